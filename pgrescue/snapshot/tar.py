@@ -1,0 +1,250 @@
+"""Tar archives, plain or compressed, read from front to back.
+
+A plain archive is addressed by position, so that contents can be copied in any order, and by the kernel.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import errno
+import gzip
+import lzma
+import os
+import zlib
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from pgrescue.errors import SnapshotError, TruncatedSnapshotError
+from pgrescue.snapshot.tar_format import BLOCK, ZEROS, Archive, Member, checksum_fits, members, truncated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from pgrescue.snapshot.interface import Entry
+
+_CHUNK = 1 << 20
+
+_COMPRESSIONS: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"\xff\x06\0\0sNaPpY", "snappy"),
+)
+_READERS: Mapping[str, Callable[[BinaryIO], BinaryIO]] = {
+    "gzip": lambda raw: cast("BinaryIO", gzip.GzipFile(fileobj=raw)),
+    "bzip2": lambda raw: cast("BinaryIO", bz2.BZ2File(raw)),
+    "xz": lambda raw: cast("BinaryIO", lzma.LZMAFile(raw)),  # noqa: SIM115 - its caller closes it
+}
+_UNPACKERS = {"zstd": "zstd -d", "lz4": "lz4 -d", "snappy": "snzip -d"}
+
+
+class TarSource:
+    """A tar archive; see `Source` for the promises."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _reading(path), path.open("rb") as file:
+            head = file.read(BLOCK)
+            self.total_bytes: int | None = os.fstat(file.fileno()).st_size
+        self._compression = next((name for magic, name in _COMPRESSIONS if head.startswith(magic)), None)
+        if self._compression is None:
+            _refuse_other_files(path, head)
+        elif self._compression not in _READERS:
+            raise SnapshotError(
+                f"{path} is compressed with {self._compression}, which this version does not read",
+                hint=f"Unpack it first: {_UNPACKERS[self._compression]} {path.name}",
+            )
+
+    @property
+    def format(self) -> str:
+        """What it is, in the user's words."""
+        return "tar" if self._compression is None else f"tar, {self._compression}"
+
+    @property
+    def parallel(self) -> bool:
+        """Plain archives are addressed by position, compressed ones are streams."""
+        return self._compression is None
+
+    def entries(self) -> Iterator[tuple[Entry, _TarContent, int]]:
+        """Yield every entry in the archive's order; see `Source.entries`."""
+        with _reading(self.path), self.path.open("rb", buffering=0) as raw:
+            file = cast("BinaryIO", raw)
+            if self._compression is None:
+                yield from self._walk(_Positioned(file, self.path), file)
+            else:
+                with _READERS[self._compression](file) as decompressed:
+                    yield from self._walk(_Streamed(decompressed, self.path), file)
+
+    def _walk(self, archive: Archive, raw: BinaryIO) -> Iterator[tuple[Entry, _TarContent, int]]:
+        for member in members(archive):
+            content = _TarContent(archive, member)
+            passed = archive.position if archive.addressed else raw.tell()
+            yield member.entry, content, passed
+            archive.seek(member.end)
+
+
+def _refuse_other_files(path: Path, head: bytes) -> None:
+    """Raise SnapshotError, with words for what it is, unless a tar header comes first."""
+    if len(head) == BLOCK and (head == ZEROS or checksum_fits(head)):
+        return
+    known = (
+        (b"PGDMP", "an archive of pg_dump, not a physical snapshot", "Restore it with pg_restore."),
+        (b"Salted__", "encrypted (OpenSSL, as pgBackRest does)", "Decrypt it first, or restore it with pgbackrest."),
+        (b"\x85", "encrypted (OpenPGP)", "Decrypt it first: gpg -d"),
+        (b"PK\x03\x04", "a zip archive", "Unpack it first: unzip"),
+        (b"--\n-- PostgreSQL", "an SQL dump, not a physical snapshot", "Run it with psql against an empty database."),
+    )
+    for magic, what, remedy in known:
+        if head.startswith(magic):
+            raise SnapshotError(f"{path} is {what}", hint=remedy)
+    if not head:
+        raise TruncatedSnapshotError(f"{path} is empty", hint="Fetch it again.")
+    raise SnapshotError(
+        f"{path} is not a tar archive: it begins with {head[:8]!r}",
+        hint="pgrescue reads a tar of a data directory (plain, gzip, bzip2 or xz), or the directory itself.",
+    )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the operating system and the decompressors raise into errors with a remedy."""
+    again = "Fetch it again, and compare its size with the original's."
+    try:
+        yield
+    except EOFError as error:
+        raise TruncatedSnapshotError(f"{path} is truncated: its compressed data ends too early", hint=again) from error
+    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise SnapshotError(f"{path} is damaged: {error}", hint=again) from error
+    except OSError as error:
+        if error.errno is None:  # how bz2 says that data is damaged
+            raise SnapshotError(f"{path} is damaged: {error}", hint=again) from error
+        raise SnapshotError(f"{path} cannot be read: {error.strerror}") from error
+
+
+class _Positioned:
+    """A plain archive: every read names its position, so that threads can share it."""
+
+    addressed = True
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.path = path
+        self.position = 0
+        self._descriptor = file.fileno()
+        self._size = os.fstat(self._descriptor).st_size
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._descriptor, size, self.position)
+        self.position += len(data)
+        return data
+
+    def seek(self, position: int) -> None:
+        if position > self._size:
+            raise truncated(self.path, self._size, position)
+        self.position = position
+
+    def copy(self, start: int, size: int, descriptor: int) -> None:
+        copy_range(self._descriptor, start, size, descriptor, path=self.path)
+
+
+class _Streamed:
+    """A compressed archive: what was passed is gone."""
+
+    addressed = False
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.path = path
+        self.position = 0
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        parts = []
+        while size and (part := self._file.read(size)):
+            parts.append(part)
+            size -= len(part)
+            self.position += len(part)
+        return b"".join(parts)
+
+    def seek(self, position: int) -> None:
+        while self.position < position:
+            if not self.read(min(_CHUNK, position - self.position)):
+                raise truncated(self.path, self.position, position)
+
+    def copy(self, start: int, size: int, descriptor: int) -> None:
+        self.seek(start)
+        while size:
+            data = self.read(min(_CHUNK, size))
+            if not data:
+                raise truncated(self.path, self.position, self.position + size)
+            write_all(descriptor, data)
+            size -= len(data)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def copy_range(source: int, start: int, size: int, descriptor: int, *, path: Path) -> None:
+    """Copy `size` bytes of `source` from `start` to where `descriptor` stands, in the kernel where it can.
+
+    Raises TruncatedSnapshotError, with `path`, where `source` ends before.
+    """
+    by_kernel = hasattr(os, "copy_file_range")
+    while size:
+        copied = 0
+        if by_kernel:
+            try:
+                copied = os.copy_file_range(source, descriptor, size, offset_src=start)
+            except OSError as error:
+                # Between file systems, or on one that has no such operation: copy by hand.
+                if error.errno not in {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}:
+                    raise
+                by_kernel = False
+                continue
+        else:
+            data = os.pread(source, min(size, _CHUNK), start)
+            write_all(descriptor, data)
+            copied = len(data)
+        if not copied:
+            raise truncated(path, start, start + size)
+        start += copied
+        size -= copied
+
+
+class _TarContent:
+    """The bytes of one member; see `Content`."""
+
+    __slots__ = ("_archive", "_member")
+
+    def __init__(self, archive: Archive, member: Member) -> None:
+        self._archive = archive
+        self._member = member
+
+    def read(self, limit: int) -> bytes:
+        """Return the first bytes; of a sparse file only those that are stored in one piece from its beginning."""
+        data = b""
+        for offset, start, length in self._member.pieces:
+            if offset != len(data) or len(data) >= limit:
+                break
+            self._archive.seek(start)
+            wanted = min(length, limit - len(data))
+            data += (piece := self._archive.read(wanted))
+            if len(piece) < wanted:
+                raise truncated(self._archive.path, start + len(piece), start + length)
+        return data
+
+    def write_to(self, descriptor: int) -> None:
+        """Write the file, with holes where a sparse member has them."""
+        at = 0
+        for offset, start, length in self._member.pieces:
+            if offset != at:
+                os.lseek(descriptor, offset, os.SEEK_SET)
+            self._archive.copy(start, length, descriptor)
+            at = offset + length
+        if at != self._member.entry.size:
+            os.ftruncate(descriptor, self._member.entry.size)
