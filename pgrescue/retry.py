@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-import tenacity
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,6 +21,8 @@ def until_returns(
 
     Only the exceptions named by `on` are retried. When `timeout_s` is over, the last of them is raised.
     """
+    import tenacity  # noqa: PLC0415 - with asyncio it takes 0.1 s to import; few commands wait
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(on),
         wait=tenacity.wait_exponential(multiplier=0.02, max=longest_pause_s),

@@ -1,0 +1,1 @@
+"""What runs PostgreSQL's programs on a workspace: one contract, two engines."""
