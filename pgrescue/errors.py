@@ -65,8 +65,16 @@ class ToolError(RescueError):
     """One of PostgreSQL's programs ended with an error."""
 
 
+class CopyRefusedError(RescueError):
+    """PostgreSQL met the copy and would not run on it: another strategy may help."""
+
+
 class ServerError(RescueError):
     """The server did not start, or ended."""
+
+
+class PortInUseError(ServerError):
+    """Something else listens where the server should."""
 
 
 class StepError(RescueError):

@@ -49,6 +49,7 @@ class State:
     snapshot: str
     fingerprint: str
     workspace_id: str
+    major: int
     engine: EngineRecord
     boot: str
     strategy: StrategyName | None = None
@@ -70,11 +71,11 @@ class Ledger:
         return self._state
 
     @classmethod
-    def begin(cls, path: Path, *, snapshot: Path, fingerprint: str, engine: EngineRecord) -> Ledger:
+    def begin(cls, path: Path, *, snapshot: Path, fingerprint: str, major: int, engine: EngineRecord) -> Ledger:
         """Record the beginning of a rescue in a new workspace."""
         ledger = cls(
             path,
-            State(str(snapshot), fingerprint, uuid.uuid4().hex[:12], engine, boot_id()),
+            State(str(snapshot), fingerprint, uuid.uuid4().hex[:12], major, engine, boot_id()),
         )
         ledger.change()
         return ledger
@@ -123,6 +124,7 @@ def _state(document: dict[str, Any]) -> State:
         snapshot=document["snapshot"],
         fingerprint=document["fingerprint"],
         workspace_id=document["workspace_id"],
+        major=int(document["major"]),
         engine=EngineRecord(EngineName(engine["name"]), engine["image"], engine["bindir"]),
         boot=document["boot"],
         strategy=None if strategy is None else StrategyName(strategy),

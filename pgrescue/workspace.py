@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -119,7 +120,8 @@ class Workspace:
             )
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.root.chmod(0o711 if shared else 0o700)
+            if shared and not self.root.stat().st_mode & stat.S_IXOTH:
+                self.root.chmod(0o711)
             for directory in (self.removed, self.logs):
                 directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:

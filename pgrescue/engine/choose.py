@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from pgrescue.engine.native import NativeEngine
-from pgrescue.engine.native_find import NativeInstallation, find_native
+from pgrescue.engine.native_find import NativeInstallation, find_native, known_native
 from pgrescue.errors import EngineError, UsageError
 from pgrescue.model import EngineName, PgVersion
 
@@ -101,9 +101,9 @@ def bind(found: Found, workspace: Workspace, workspace_id: str) -> Engine:
 
 
 def reopen(record: EngineRecord, major: int, workspace: Workspace, workspace_id: str) -> Engine:
-    """Return the engine of an existing workspace, to look at its server or to end it; nothing is pulled.
+    """Return the engine of an existing workspace, to look at its server or to end it.
 
-    Raises EngineError where a native installation is gone.
+    Nothing is pulled or looked for: this works also where the image or the programs are gone meanwhile.
     """
     match record.name:
         case EngineName.DOCKER:
@@ -112,7 +112,9 @@ def reopen(record: EngineRecord, major: int, workspace: Workspace, workspace_id:
             image = record.image or f"postgres:{major}"
             return bind(known_docker(image, version=PgVersion(major), pgdata=workspace.pgdata), workspace, workspace_id)
         case EngineName.NATIVE:
-            bindir = Path(record.bindir) if record.bindir else None
-            return bind(find_native(major, bindir=bindir, pgdata=workspace.pgdata), workspace, workspace_id)
+            bindir = Path(record.bindir or "/")
+            return bind(
+                known_native(bindir, version=PgVersion(major), pgdata=workspace.pgdata), workspace, workspace_id
+            )
         case _:
             assert_never(record.name)

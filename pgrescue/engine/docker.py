@@ -37,7 +37,7 @@ from pgrescue.engine.docker_image import (
     known_docker,
 )
 from pgrescue.engine.interface import ServerState, ServerStatus
-from pgrescue.errors import EngineError, ServerError, ToolError
+from pgrescue.errors import EngineError, PortInUseError, ServerError, ToolError
 from pgrescue.model import Owner
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class DockerEngine:
             self._daemon.launch(server_config(self._site, settings, port=port), name=self._server)
         except RefusedError as error:
             if any(words in error.problem for words in _PORT_TAKEN):
-                raise ServerError(
+                raise PortInUseError(
                     f"the server cannot listen on 127.0.0.1:{port}: the port is in use",
                     hint="Choose another port with --port, or leave it out to have a free one chosen.",
                 ) from error

@@ -16,7 +16,7 @@ from pgrescue import command
 from pgrescue.engine import native_process as process
 from pgrescue.engine.interface import ServerState, ServerStatus
 from pgrescue.engine.native_find import NativeInstallation, find_native
-from pgrescue.errors import EngineError, ServerError
+from pgrescue.errors import EngineError, PortInUseError, ServerError
 from pgrescue.retry import until_returns
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class NativeEngine:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
                 why = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
-                raise ServerError(
+                raise PortInUseError(
                     f"the server cannot listen on 127.0.0.1:{port}: {why}",
                     hint="Choose another port with --port, or leave it out to have a free one chosen.",
                 ) from error

@@ -95,6 +95,11 @@ def find_native(major: int, *, bindir: Path | None = None, pgdata: Path | None =
     )
 
 
+def known_native(bindir: Path, *, version: PgVersion, pgdata: Path) -> NativeInstallation:
+    """Return the installation of an existing workspace without looking at it: for status, logs, stop and rm."""
+    return _described(_Place(bindir), version, choose_owner(pgdata), bindir)
+
+
 def _places(major: int, bindir: Path | None) -> Iterator[_Place]:
     """Yield the places in their order, each once."""
     if bindir is not None:
@@ -144,7 +149,10 @@ def _look(bindir: Path) -> _Look:
 
 def _installation(place: _Place, version: PgVersion, owner: Owner | None) -> NativeInstallation:
     label = f"{place.wheel or 'postgresql'}-{version}"
-    bindir = runnable(place.bindir, owner, label=label)
+    return _described(place, version, owner, runnable(place.bindir, owner, label=label))
+
+
+def _described(place: _Place, version: PgVersion, owner: Owner | None, bindir: Path) -> NativeInstallation:
     where = f"the wheel {place.wheel}" if place.wheel else str(place.bindir)
     run_as = f", run as {owner}" if owner else ""
     return NativeInstallation(

@@ -126,7 +126,18 @@ def read_snapshot(path: Path, *, on_progress: Callable[[int, int | None], None] 
             heard = passed
     directories = sorted(survey.data_directories(source.path), key=_newest_first)
     chosen = directories[0]
+    _refuse_incremental(source.path, chosen)
     return Snapshot(source, _fingerprint(chosen), chosen, tuple(directories[1:]), _backup_info(source.path, chosen))
+
+
+def _refuse_incremental(path: Path, directory: DataDirectory) -> None:
+    """Refuse a backup that holds only what changed since another one (formats.md §3)."""
+    label = directory.backup_label
+    if label is not None and label.is_incremental:
+        raise SnapshotError(
+            f"{path} is an incremental backup: it holds only what changed since another one",
+            hint="Join it with the backups before it (pg_combinebackup FULL … THIS -o OUT), and give pgrescue OUT.",
+        )
 
 
 def _newest_first(directory: DataDirectory) -> tuple[float, int, str]:

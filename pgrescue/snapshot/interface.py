@@ -60,7 +60,7 @@ class Source(Protocol):
 
     @property
     def parallel(self) -> bool:
-        """Tell whether contents may be read in any order and from several threads while the iterator is open.
+        """Tell whether contents may be read in any order, from several threads, and after the iterator has ended.
 
         Where not, an entry's content is gone when the next entry is asked for.
         """

@@ -11,11 +11,12 @@ import errno
 import gzip
 import lzma
 import os
+import weakref
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from pgrescue.errors import SnapshotError, TruncatedSnapshotError
-from pgrescue.snapshot.tar_format import BLOCK, ZEROS, Archive, Member, checksum_fits, members, truncated
+from pgrescue.snapshot.tar_format import BLOCK, Archive, Member, members, refuse_other_files, truncated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -51,7 +52,7 @@ class TarSource:
             self.total_bytes: int | None = os.fstat(file.fileno()).st_size
         self._compression = next((name for magic, name in _COMPRESSIONS if head.startswith(magic)), None)
         if self._compression is None:
-            _refuse_other_files(path, head)
+            refuse_other_files(path, head)
         elif self._compression not in _READERS:
             raise SnapshotError(
                 f"{path} is compressed with {self._compression}, which this version does not read",
@@ -70,42 +71,24 @@ class TarSource:
 
     def entries(self) -> Iterator[tuple[Entry, _TarContent, int]]:
         """Yield every entry in the archive's order; see `Source.entries`."""
-        with _reading(self.path), self.path.open("rb", buffering=0) as raw:
-            file = cast("BinaryIO", raw)
+        with _reading(self.path):
             if self._compression is None:
-                yield from self._walk(_Positioned(file, self.path), file)
-            else:
+                archive = _Positioned(self.path)
+                yield from _walk(archive, lambda: archive.position)
+                return
+            with self.path.open("rb", buffering=0) as raw:
+                file = cast("BinaryIO", raw)
                 with _READERS[self._compression](file) as decompressed:
-                    yield from self._walk(_Streamed(decompressed, self.path), file)
-
-    def _walk(self, archive: Archive, raw: BinaryIO) -> Iterator[tuple[Entry, _TarContent, int]]:
-        for member in members(archive):
-            content = _TarContent(archive, member)
-            passed = archive.position if archive.addressed else raw.tell()
-            yield member.entry, content, passed
-            archive.seek(member.end)
+                    stream = _Streamed(decompressed, self.path)
+                    yield from _walk(stream, file.tell)
+                    stream.read_on()  # its checksum stands at its very end
 
 
-def _refuse_other_files(path: Path, head: bytes) -> None:
-    """Raise SnapshotError, with words for what it is, unless a tar header comes first."""
-    if len(head) == BLOCK and (head == ZEROS or checksum_fits(head)):
-        return
-    known = (
-        (b"PGDMP", "an archive of pg_dump, not a physical snapshot", "Restore it with pg_restore."),
-        (b"Salted__", "encrypted (OpenSSL, as pgBackRest does)", "Decrypt it first, or restore it with pgbackrest."),
-        (b"\x85", "encrypted (OpenPGP)", "Decrypt it first: gpg -d"),
-        (b"PK\x03\x04", "a zip archive", "Unpack it first: unzip"),
-        (b"--\n-- PostgreSQL", "an SQL dump, not a physical snapshot", "Run it with psql against an empty database."),
-    )
-    for magic, what, remedy in known:
-        if head.startswith(magic):
-            raise SnapshotError(f"{path} is {what}", hint=remedy)
-    if not head:
-        raise TruncatedSnapshotError(f"{path} is empty", hint="Fetch it again.")
-    raise SnapshotError(
-        f"{path} is not a tar archive: it begins with {head[:8]!r}",
-        hint="pgrescue reads a tar of a data directory (plain, gzip, bzip2 or xz), or the directory itself.",
-    )
+def _walk(archive: Archive, passed: Callable[[], int]) -> Iterator[tuple[Entry, _TarContent, int]]:
+    for member in members(archive):
+        content = _TarContent(archive, member)
+        yield member.entry, content, passed()
+        archive.seek(member.end)
 
 
 @contextlib.contextmanager
@@ -125,20 +108,26 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class _Positioned:
-    """A plain archive: every read names its position, so that threads can share it."""
+    """A plain archive: every read names its position, so that threads can share it.
 
-    addressed = True
+    The file is closed with the last content that refers to it: threads write contents when the walk has ended already.
+    """
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.position = 0
-        self._descriptor = file.fileno()
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
         self._size = os.fstat(self._descriptor).st_size
 
     def read(self, size: int) -> bytes:
-        data = os.pread(self._descriptor, size, self.position)
+        data = self.read_at(self.position, size)
         self.position += len(data)
         return data
+
+    def read_at(self, start: int, size: int) -> bytes:
+        with _reading(self.path):
+            return os.pread(self._descriptor, size, start)
 
     def seek(self, position: int) -> None:
         if position > self._size:
@@ -152,8 +141,6 @@ class _Positioned:
 class _Streamed:
     """A compressed archive: what was passed is gone."""
 
-    addressed = False
-
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self.path = path
         self.position = 0
@@ -161,13 +148,25 @@ class _Streamed:
 
     def read(self, size: int) -> bytes:
         parts = []
-        while size and (part := self._file.read(size)):
-            parts.append(part)
-            size -= len(part)
-            self.position += len(part)
+        with _reading(self.path):  # contents are read outside of the walk
+            while size and (part := self._file.read(size)):
+                parts.append(part)
+                size -= len(part)
+                self.position += len(part)
         return b"".join(parts)
 
+    def read_at(self, start: int, size: int) -> bytes:
+        self.seek(start)
+        return self.read(size)
+
+    def read_on(self) -> None:
+        while self.read(_CHUNK):
+            pass
+
     def seek(self, position: int) -> None:
+        if position < self.position:
+            msg = f"byte {position} of a stream that is at byte {self.position} already"
+            raise ValueError(msg)
         while self.position < position:
             if not self.read(min(_CHUNK, position - self.position)):
                 raise truncated(self.path, self.position, position)
@@ -231,9 +230,8 @@ class _TarContent:
         for offset, start, length in self._member.pieces:
             if offset != len(data) or len(data) >= limit:
                 break
-            self._archive.seek(start)
             wanted = min(length, limit - len(data))
-            data += (piece := self._archive.read(wanted))
+            data += (piece := self._archive.read_at(start, wanted))
             if len(piece) < wanted:
                 raise truncated(self._archive.path, start + len(piece), start + length)
         return data

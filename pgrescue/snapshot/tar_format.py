@@ -36,10 +36,12 @@ class Archive(Protocol):
 
     path: Path
     position: int
-    addressed: bool
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes and move past them; fewer only at the end."""
+
+    def read_at(self, start: int, size: int) -> bytes:
+        """Return up to `size` bytes from `start`; where any order is possible, several threads may ask."""
 
     def seek(self, position: int) -> None:
         """Move forward to `position`; raise TruncatedSnapshotError where the archive ends before."""
@@ -72,6 +74,8 @@ def members(archive: Archive) -> Iterator[Member]:
     while True:
         at = archive.position
         block = archive.read(BLOCK)
+        if at == 0:
+            refuse_other_files(archive.path, block)
         if len(block) < BLOCK:
             raise TruncatedSnapshotError(
                 f"{archive.path} is truncated: it ends at byte {at + len(block)} without an end-of-archive marker",
@@ -92,6 +96,28 @@ def members(archive: Archive) -> Iterator[Member]:
             case _:
                 yield _member(archive, header, {**shared, **own})
                 own = {}
+
+
+def refuse_other_files(path: Path, head: bytes) -> None:
+    """Raise SnapshotError, with words for what it is, unless a tar header comes first."""
+    if len(head) == BLOCK and (head == ZEROS or checksum_fits(head)):
+        return
+    known = (
+        (b"PGDMP", "an archive of pg_dump, not a physical snapshot", "Restore it with pg_restore."),
+        (b"Salted__", "encrypted (OpenSSL, as pgBackRest does)", "Decrypt it first, or restore it with pgbackrest."),
+        (b"\x85", "encrypted (OpenPGP)", "Decrypt it first: gpg -d"),
+        (b"PK\x03\x04", "a zip archive", "Unpack it first: unzip"),
+        (b"--\n-- PostgreSQL", "an SQL dump, not a physical snapshot", "Run it with psql against an empty database."),
+    )
+    for magic, what, remedy in known:
+        if head.startswith(magic):
+            raise SnapshotError(f"{path} is {what}", hint=remedy)
+    if not head:
+        raise TruncatedSnapshotError(f"{path} is empty", hint="Fetch it again.")
+    raise SnapshotError(
+        f"{path} is not a tar archive: it begins with {head[:8]!r}",
+        hint="pgrescue reads a tar of a data directory (plain, gzip, bzip2 or xz), or the directory itself.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +273,8 @@ def _sparse(
             )
     except (ValueError, KeyError) as error:
         raise SnapshotError(f"{archive.path} is damaged: the map of the sparse member at byte {header.at}") from error
+    if data > end:
+        raise SnapshotError(f"{archive.path} is damaged: the map of the sparse member at byte {header.at}")
     pieces = []
     for offset, length in extents:
         if offset < 0 or length < 0 or offset + length > real or data + length > end:

@@ -1,0 +1,39 @@
+"""The program `pgrescue`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from pgrescue.cli.app import app
+from pgrescue.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; a termination ends as Ctrl-C does, so that containers and files are left in order."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted. Nothing is lost: run the same command again to carry on.\n")
+        sys.exit(ExitStatus.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(ExitStatus.FAILED)
+    except Exception:  # noqa: BLE001 - the last line of defence
+        traceback.print_exc()
+        sys.stderr.write("\nThis is a bug in pgrescue. The snapshot was not touched. Please report the lines above.\n")
+        sys.exit(ExitStatus.BUG)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What every command shares: options, consoles, the workspace and its engine, errors."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from pgrescue.engine.choose import reopen
+from pgrescue.errors import RescueError, UsageError
+from pgrescue.ledger import Ledger
+from pgrescue.report.document import encoded, error_document
+from pgrescue.workspace import Workspace, existing, find
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgrescue.engine.interface import Engine
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option("--workspace", "-w", help="The workspace. Default: the only one in this directory.", metavar="DIR"),
+]
+
+
+def messages() -> Console:
+    """Return the console for progress and prose: stderr."""
+    return Console(stderr=True)
+
+
+def output() -> Console:
+    """Return the console for results: stdout."""
+    return Console()
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write one JSON object to stdout."""
+    sys.stdout.write(encoded(document) + "\n")
+    sys.stdout.flush()
+
+
+def fail(error: RescueError, *, as_json: bool) -> typer.Exit:
+    """Tell of an error, and return the exit with its status."""
+    if as_json:
+        print_json(error_document(error))
+    console = messages()
+    console.print(f"error: {error.problem}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    if error.hint:
+        console.print(f"hint:  {error.hint}", markup=False, highlight=False, soft_wrap=True)
+    return typer.Exit(int(error.status))
+
+
+def chosen_workspace(asked: Path | None) -> Workspace:
+    """Return the workspace that was named, or the only one here."""
+    return find(Path.cwd()) if asked is None else existing(asked)
+
+
+def engine_of(workspace: Workspace) -> tuple[Ledger, Engine]:
+    """Return a workspace's ledger and engine; raise RescueError where either cannot be had."""
+    ledger = Ledger.load(workspace.ledger)
+    return ledger, reopen(ledger.state.engine, ledger.state.major, workspace, ledger.state.workspace_id)
+
+
+NameT = TypeVar("NameT", bound=StrEnum)
+
+
+def named(kind: type[NameT], text: str, option: str, *, allowed: Sequence[NameT] = ()) -> NameT:
+    """Return the member of an enum that an option names; raise UsageError with what is possible."""
+    members = tuple(allowed) or tuple(kind)
+    for member in members:
+        if member.value == text:
+            return member
+    raise UsageError(f"{option} {text!r} is unknown", hint=f"Possible are: {', '.join(members)}.")

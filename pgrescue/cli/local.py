@@ -1,0 +1,106 @@
+"""`pgrescue local`: a running, checked server on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pgrescue.cli.common import JsonOption, fail, messages, named, output, print_json
+from pgrescue.engine.choose import EngineRequest
+from pgrescue.errors import ExitStatus, RescueError, UsageError
+from pgrescue.files import write_atomically
+from pgrescue.model import EngineName, RescueReport, StrategyName, Verdict
+from pgrescue.pipeline import Observer, Unit
+from pgrescue.report.console import observer_for, print_report
+from pgrescue.report.document import encoded, report_document
+from pgrescue.snapshot.contents import read_snapshot
+from pgrescue.strategy.rescue import RescuePlan, rescue
+from pgrescue.workspace import Workspace, default_root
+
+_AUTO = "auto"
+_REQUIRABLE = (Verdict.CONSISTENT, Verdict.BEST_EFFORT)
+
+
+def local(
+    snapshot: Annotated[
+        Path, typer.Argument(help="A tar (plain, gzip, bzip2 or xz), a data directory, or a backup's folder.")
+    ],
+    workspace: Annotated[
+        Path | None,
+        typer.Option("--workspace", "-w", help="Where the rescue happens. Default: NAME.pgrescue here.", metavar="DIR"),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, docker or native.", metavar="ENGINE")] = _AUTO,
+    image: Annotated[
+        str | None, typer.Option(help="The Docker image. Default: postgres:MAJOR of the snapshot.")
+    ] = None,
+    bindir: Annotated[Path | None, typer.Option(help="Where PostgreSQL's programs are, for the native engine.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="auto, clean, crash or reset (see inspect).", metavar="STRATEGY")
+    ] = _AUTO,
+    plain_reset: Annotated[
+        bool, typer.Option("--plain-reset", help="Leave the values of a reset to pg_resetwal, as by hand.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(help="The port on 127.0.0.1. Default: a free one.", min=1, max=65535)
+    ] = None,
+    require: Annotated[
+        str | None, typer.Option(help="Exit with 3 unless the verdict is at least this: consistent or best-effort.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn SNAPSHOT into a running, checked server on this machine. The snapshot itself is only read.
+
+    Run it again to carry on after an interruption, or to start the server of a finished rescue again. Exit status: 0
+    the server is up, 1 it is not, 2 the request or the snapshot cannot be meant, 3 the verdict is less than --require.
+    """
+    try:
+        required = named(Verdict, require, "--require", allowed=_REQUIRABLE) if require else None
+        plan = RescuePlan(
+            EngineRequest(None if engine == _AUTO else named(EngineName, engine, "--engine"), image, bindir),
+            None if strategy == _AUTO else named(StrategyName, strategy, "--strategy"),
+            computes_reset=not plain_reset,
+            port=port,
+        )
+        report = _rescue(snapshot, workspace, plan, observer_for(messages()))
+    except RescueError as error:
+        raise fail(error, as_json=as_json) from error
+    if as_json:
+        print_json(report_document(report, with_password=True))
+    else:
+        print_report(output(), report)
+    if report.verdict is Verdict.FAILED:
+        raise typer.Exit(int(ExitStatus.FAILED))
+    if required is not None and not report.verdict.is_at_least(required):
+        messages().print(f"The verdict is {report.verdict}, {required} is required.", highlight=False)
+        raise typer.Exit(int(ExitStatus.LESSER_VERDICT))
+
+
+def _rescue(path: Path, root: Path | None, plan: RescuePlan, observer: Observer) -> RescueReport:
+    """Read the snapshot, take the workspace, rescue, and keep the report."""
+    _refuse_workspace(path)
+    snapshot = read_snapshot(path, on_progress=lambda done, total: observer.advanced(done, total, Unit.BYTES))
+    workspace = Workspace((root or default_root(snapshot.path, Path.cwd())).absolute())
+    if workspace.root.is_relative_to(snapshot.path):
+        raise UsageError(
+            f"the workspace {workspace.root} would lie within the snapshot, which is never written to",
+            hint="Name a directory elsewhere with --workspace.",
+        )
+    workspace.create(shared=False)
+    try:
+        with workspace.locked():
+            report = rescue(snapshot, workspace, plan, observer)
+            write_atomically(workspace.report, encoded(report_document(report, with_password=False)) + "\n")
+    finally:
+        workspace.discard_if_unused()
+    return report
+
+
+def _refuse_workspace(path: Path) -> None:
+    """Refuse a workspace in the place of a snapshot: to start its server again, the snapshot is named."""
+    if Workspace(path).ledger.exists():
+        raise UsageError(
+            f"{path} is a workspace of pgrescue, not a snapshot",
+            hint="To carry on, or to start its server again, name its snapshot (see pgrescue status).",
+        )

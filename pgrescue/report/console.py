@@ -1,0 +1,213 @@
+"""Progress and summaries for a person, on a terminal or in a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+from pgrescue.model import Outcome, Severity, Verdict
+from pgrescue.pipeline import Observer, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import Console
+
+    from pgrescue.model import Finding, RescueReport, StepReport
+
+_PLAIN_EVERY_S = 10.0
+_REDRAW_EVERY_S = 0.1
+_MARKS = {Outcome.DONE: "done", Outcome.HELD: "done before", Outcome.SKIPPED: "skipped", Outcome.FAILED: "FAILED"}
+_VERDICTS = {
+    Verdict.CONSISTENT: "PostgreSQL itself vouches for this copy, and every check that ran is clean.",
+    Verdict.BEST_EFFORT: "The server runs. That its data is complete and consistent cannot be proven.",
+    Verdict.DAMAGED: "The server runs. Data is damaged or missing; the errors below name it.",
+    Verdict.FAILED: "There is no server.",
+}
+_STYLES = {
+    Verdict.CONSISTENT: "bold green",
+    Verdict.BEST_EFFORT: "bold yellow",
+    Verdict.DAMAGED: "bold red",
+    Verdict.FAILED: "bold red",
+}
+_FINDING_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "dim"}
+
+
+def observer_for(console: Console) -> Observer:
+    """Return an observer that draws where `console` is a terminal, and writes plain lines elsewhere."""
+    return Live(console) if console.is_terminal else Plain(console)
+
+
+class Plain:
+    """An observer for logs: a line when a step ends, and one every ten seconds while it lasts."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._title = ""
+        self._spoken = 0.0
+        self._lock = threading.Lock()
+
+    def started(self, name: str, title: str) -> None:  # noqa: ARG002 - the title says it
+        """Remember what is under way."""
+        self._title = title
+        self._spoken = time.monotonic()
+
+    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+        """Say how far it is, now and then."""
+        with self._lock:
+            if time.monotonic() - self._spoken < _PLAIN_EVERY_S:
+                return
+            self._spoken = time.monotonic()
+        amount = _amount(done, unit)
+        of = "" if total is None else f" of {_amount(total, unit)}"
+        self._line(f"{self._title}: {amount}{of}")
+
+    def noted(self, text: str) -> None:
+        """Write the text."""
+        self._line(text)
+
+    def ended(self, record: StepReport) -> None:
+        """Say how the step ended."""
+        self._line(f"{self._title}: {_MARKS[record.outcome]}, {record.seconds:.1f} s")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Live:
+    """An observer for terminals: a moving line for the step under way, a plain line for each that ended."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._title = ""
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._unit: Unit | None = None
+        self._drawn = 0.0
+        self._lock = threading.Lock()
+
+    def started(self, name: str, title: str) -> None:  # noqa: ARG002 - the title says it
+        """Show a spinner."""
+        self._title = title
+        self._show(None, None)
+
+    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+        """Turn the spinner into a bar with amount and rate."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._drawn < _REDRAW_EVERY_S and done != total:
+                return
+            self._drawn = now
+            if unit is not self._unit:
+                self._show(unit, total)
+            if self._progress is not None and self._task is not None:
+                self._progress.update(self._task, completed=done, total=total)
+
+    def noted(self, text: str) -> None:
+        """Write the text above the moving line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def ended(self, record: StepReport) -> None:
+        """Leave one line of the step."""
+        self._hide()
+        style = {Outcome.FAILED: "bold red", Outcome.DONE: "green"}.get(record.outcome, "dim")
+        self._console.print(
+            f"[{style}]{_MARKS[record.outcome]:>11}[/]  {escape(self._title)}  [dim]{record.seconds:.1f} s[/]",
+            highlight=False,
+        )
+
+    def _show(self, unit: Unit | None, total: int | None) -> None:
+        self._hide()
+        self._unit = unit
+        self._progress = Progress(*_columns(unit), console=self._console, transient=True)
+        self._task = self._progress.add_task(escape(self._title), total=total)
+        self._progress.start()
+
+    def _hide(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = None
+        self._unit = None
+
+
+def _columns(unit: Unit | None) -> Iterable[ProgressColumn]:
+    yield SpinnerColumn()
+    yield TextColumn("{task.description}")
+    if unit is not None:
+        yield BarColumn()
+    if unit is Unit.BYTES:
+        yield DownloadColumn(binary_units=True)
+        yield TransferSpeedColumn()
+    elif unit is Unit.ITEMS:
+        yield MofNCompleteColumn()
+    yield TimeElapsedColumn()
+
+
+def _amount(number: int, unit: Unit) -> str:
+    return f"{number / (1 << 20):,.0f} MiB" if unit is Unit.BYTES else f"{number:,}"
+
+
+def print_findings(console: Console, findings: Iterable[Finding]) -> None:
+    """Write findings, the gravest first, each with its remedy."""
+    order = list(reversed(Severity))
+    for finding in sorted(findings, key=lambda item: order.index(item.severity)):
+        style = _FINDING_STYLES[finding.severity]
+        console.print(
+            f"[{style}]{finding.severity.value}[/] {escape(finding.code)}: {escape(finding.object)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        for text in (finding.detail, f"-> {finding.remedy}" if finding.remedy else ""):
+            for line in filter(None, text.splitlines()):
+                console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_report(console: Console, report: RescueReport) -> None:
+    """Write what a tired person needs: what to believe, what is wrong, how to connect, what to do next."""
+    # The values of a reset are for experts, who find them in report.json and in RECOVERY.md.
+    shown = [finding for finding in report.findings if finding.severity is not Severity.INFO]
+    console.print()
+    print_findings(console, shown)
+    told_less = len(report.findings) - len(shown)
+    if told_less:
+        console.print(f"({told_less} more of severity info in report.json)", style="dim", highlight=False)
+    console.print()
+    console.print(
+        f"[{_STYLES[report.verdict]}]Verdict: {report.verdict.value}.[/] {_VERDICTS[report.verdict]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for line in _facts(report):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _facts(report: RescueReport) -> Iterator[str]:
+    workspace = f"-w {report.workspace}"
+    yield f"Report:   {report.workspace}/report.json"
+    if report.shown_url is None:
+        yield f"Log:      pgrescue logs {workspace}"
+        yield f"Remove:   pgrescue rm {workspace}"
+        return
+    names = ", ".join(f"{item.name} ({item.size_bytes / (1 << 20):,.0f} MiB)" for item in report.databases)
+    yield f"Server:   PostgreSQL {report.version} ({report.engine}, strategy {report.strategy}), {names}"
+    yield f"psql:     pgrescue psql {workspace}"
+    yield f"     or:  PGSERVICEFILE={report.workspace}/pg_service.conf psql service=pgrescue"
+    yield f"Stop:     pgrescue stop {workspace}"
+    yield f"Remove:   pgrescue rm {workspace}"
+    yield "Next:     dump the app database and load it into a new cluster, see RECOVERY.md"
+    yield f"Connect:  {report.shown_url}"

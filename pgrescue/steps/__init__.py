@@ -1,0 +1,1 @@
+"""The steps of a rescue, one goal in each file."""

@@ -1,0 +1,81 @@
+"""Step: the server runs and lets the role `pgrescue` in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgrescue.engine.interface import ServerState
+from pgrescue.errors import ServerError
+from pgrescue.retry import until_returns
+from pgrescue.steps.configure import CONFIG, HBA, IDENT
+from pgrescue.steps.connection import SessionError, session
+
+if TYPE_CHECKING:
+    from pgrescue.model import Finding
+    from pgrescue.pipeline import Observer
+    from pgrescue.run import Run
+
+# A server that was killed replays its WAL first, for as long as that takes; a hung one is for a person to judge.
+_STARTUP_TIMEOUT_S = 24 * 3600
+_SHOWN_LOG_LINES = 15
+_ON_ITS_WAY = ("starting up", "not yet accepting", "not accepting", "in recovery mode", "shutting down")
+
+
+class _NotYetError(Exception):
+    """The server is alive and does not answer yet."""
+
+
+class Start:
+    """The runbook's fifth step."""
+
+    name = "start"
+    title = "Start the server"
+
+    def holds(self, run: Run) -> bool:
+        """Tell whether the server runs and a login succeeds."""
+        port = run.engine.status().port
+        if port is None:
+            return False
+        try:
+            with session(run.workspace, port):
+                return True
+        except SessionError:
+            return False
+
+    def apply(self, run: Run, observer: Observer) -> None:  # noqa: ARG002 - nobody knows how far a start is
+        """Start it, and wait until it answers or ends."""
+        run.engine.start(server_settings(run), port=run.port)
+        until_returns(lambda: _login(run), on=_NotYetError, timeout_s=_STARTUP_TIMEOUT_S, longest_pause_s=0.5)
+
+    def findings(self, run: Run) -> tuple[Finding, ...]:  # noqa: ARG002 - every step is asked the same
+        """Nothing is worth telling."""
+        return ()
+
+
+def server_settings(run: Run) -> dict[str, str]:
+    """Return what the server is told on its command line, where it beats every file."""
+    files = {"config_file": CONFIG, "hba_file": HBA, "ident_file": IDENT}
+    return {name: run.engine.path(run.workspace.server / file) for name, file in files.items()}
+
+
+def _login(run: Run) -> None:
+    """Log in once; raise _NotYetError while the server is on its way, ServerError when it ended or refuses."""
+    status = run.engine.status()
+    if status.state is not ServerState.RUNNING or status.port is None:
+        raise ServerError(
+            "the server ended while it started; it said last:\n"
+            + "\n".join(f"  {line}" for line in run.engine.logs(tail=_SHOWN_LOG_LINES)),
+            hint=f"The whole log: pgrescue logs -w {run.workspace.root}",
+        )
+    try:
+        with session(run.workspace, status.port):
+            return
+    except SessionError as error:
+        said = str(error)
+        # Before it answers, the port is closed, or Docker's proxy hangs up: neither of these is the server's own word.
+        if "FATAL:" in said and not any(words in said for words in _ON_ITS_WAY):
+            raise ServerError(
+                f"the server runs, but refuses the login of its own role: {said}",
+                hint="The catalogs of the copy may be damaged. Look at the server's log: pgrescue logs",
+            ) from error
+        raise _NotYetError from error

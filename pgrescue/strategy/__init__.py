@@ -1,0 +1,1 @@
+"""Choosing how a copy is made startable, and doing it."""
