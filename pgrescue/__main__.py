@@ -23,9 +23,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted. Nothing is lost: run the same command again to carry on.\n")
-        sys.exit(ExitStatus.INTERRUPTED)
+    except SystemExit as ended:
+        # How typer passes Ctrl-C on.
+        if ended.code == ExitStatus.INTERRUPTED:
+            sys.stderr.write("\nInterrupted. Nothing is lost: run the same command again to carry on.\n")
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(ExitStatus.FAILED)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from typing import TYPE_CHECKING
+
+from pgrescue.errors import DiskSpaceError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` by `content` so that a reader, and a crash, meet the old file or the new one, never a part."""
+    """Replace `path` by `content` so that a reader, and a crash, meet the old file or the new one, never a part.
+
+    Raises DiskSpaceError where there is no room for it.
+    """
     data = content.encode() if isinstance(content, str) else content
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -21,8 +27,12 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskSpaceError(
+                f"the disk is full: {path} cannot be written", hint="Free some space and run the same command again."
+            ) from error
         raise
     sync_directory(path.parent)
 

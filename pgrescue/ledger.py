@@ -85,7 +85,7 @@ class Ledger:
         """Read the ledger of an existing workspace; raise WorkspaceError where it cannot be understood."""
         try:
             return cls(path, _state(json.loads(path.read_text())))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise WorkspaceError(
                 f"{path} cannot be read: {error}",
                 hint="Take another workspace with --workspace. If no server runs on this one, delete its directory.",

@@ -50,7 +50,7 @@ class Lsn:
         return self.position != 0
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class PgVersion:
     """A PostgreSQL version from 10 on; `minor` is None where only the major is known."""
 

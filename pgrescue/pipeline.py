@@ -102,23 +102,33 @@ def run_steps(steps: Iterable[Step[RunT]], run: RunT, *, journal: Journal, obser
 def _run_step(step: Step[RunT], run: RunT, *, journal: Journal, observer: Observer) -> None:
     begun = time.monotonic()
 
-    def end(outcome: Outcome) -> None:
-        record = StepReport(step.name, outcome, round(time.monotonic() - begun, 3))
-        journal.record(record)
-        observer.ended(record)
+    def report(outcome: Outcome) -> StepReport:
+        return StepReport(step.name, outcome, round(time.monotonic() - begun, 3))
 
     observer.started(step.name, step.title)
     try:
-        if step.holds(run):
-            end(Outcome.HELD)
-            return
-        step.apply(run, observer)
-        if not step.holds(run):
-            raise StepError(
-                f"the step {step.name!r} ended without an error, yet its goal is not met",
-                hint="Run the same command again. If it stays, report it with ledger.json and logs/ of the workspace.",
-            )
+        record = report(_reach(step, run, observer))
     except RescueError:
-        end(Outcome.FAILED)
+        record = report(Outcome.FAILED)
+        journal.record(record)
+        observer.ended(record)
         raise
-    end(Outcome.DONE)
+    except BaseException:
+        # Interrupted, or a bug: nothing is known of the goal, but whoever watches must stop drawing.
+        observer.ended(report(Outcome.FAILED))
+        raise
+    journal.record(record)
+    observer.ended(record)
+
+
+def _reach(step: Step[RunT], run: RunT, observer: Observer) -> Outcome:
+    """Ask, act, ask again."""
+    if step.holds(run):
+        return Outcome.HELD
+    step.apply(run, observer)
+    if not step.holds(run):
+        raise StepError(
+            f"the step {step.name!r} ended without an error, yet its goal is not met",
+            hint="Run the same command again. If it stays, report it with ledger.json and logs/ of the workspace.",
+        )
+    return Outcome.DONE

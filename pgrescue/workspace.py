@@ -109,16 +109,8 @@ class Workspace:
 
         Raises WorkspaceError where something that is no workspace lies in the way: nothing of it is touched.
         """
-        if self.root.is_symlink() or (self.root.exists() and not self.root.is_dir()):
-            raise WorkspaceError(
-                f"{self.root} is in the way: it is not a directory", hint="Name another place with --workspace."
-            )
-        if self.root.is_dir() and not self.ledger.exists() and not self._is_unused():
-            raise WorkspaceError(
-                f"{self.root} is in the way: it holds files, and no ledger.json of pgrescue",
-                hint="Nothing was changed there. Name an empty or a new directory with --workspace.",
-            )
         try:
+            self._refuse_foreign()
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if shared and not self.root.stat().st_mode & stat.S_IXOTH:
                 self.root.chmod(0o711)
@@ -130,14 +122,28 @@ class Workspace:
                 hint="Name a directory that you can write to with --workspace.",
             ) from error
 
+    def _refuse_foreign(self) -> None:
+        if self.root.is_symlink() or (self.root.exists() and not self.root.is_dir()):
+            raise WorkspaceError(
+                f"{self.root} is in the way: it is not a directory", hint="Name another place with --workspace."
+            )
+        if self.root.is_dir() and not self.ledger.exists() and not self._is_unused():
+            raise WorkspaceError(
+                f"{self.root} is in the way: it holds files, and no ledger.json of pgrescue",
+                hint="Nothing was changed there. Name an empty or a new directory with --workspace.",
+            )
+
     def _is_unused(self) -> bool:
         """Tell whether nothing is there but what `create` makes, as after a kill before the rescue began."""
-        return all(path in {self.removed, self.logs} and not any(path.iterdir()) for path in self.root.iterdir())
+        return all(
+            path in {self.removed, self.logs} and path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+            for path in self.root.iterdir()
+        )
 
     def discard_if_unused(self) -> None:
         """Remove the directory where no rescue has begun in it."""
         if self.root.is_dir() and self._is_unused():
-            for directory in (self.removed, self.logs, self.root):
+            for directory in (*self.root.iterdir(), self.root):
                 directory.rmdir()
 
     @contextlib.contextmanager
@@ -189,7 +195,13 @@ def find(directory: Path) -> Workspace:
 def existing(root: Path) -> Workspace:
     """Return the workspace at `root`; raise UsageError where there is none."""
     workspace = Workspace(root.absolute())
-    if not workspace.ledger.exists():
+    try:
+        known = workspace.ledger.exists()
+    except OSError as error:
+        raise WorkspaceError(
+            f"{root} cannot be looked into: {error.strerror}", hint="Run pgrescue as the user who made the workspace."
+        ) from error
+    if not known:
         raise UsageError(
             f"{root} is no workspace: it has no ledger.json", hint="Make one with: pgrescue local SNAPSHOT"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,18 +15,30 @@ from rich.console import Console
 from pgrescue.engine.choose import reopen
 from pgrescue.errors import RescueError, UsageError
 from pgrescue.ledger import Ledger
+from pgrescue.model import Outcome, StepReport
+from pgrescue.pipeline import Unit
 from pgrescue.report.document import encoded, error_document
+from pgrescue.snapshot.contents import read_snapshot
 from pgrescue.workspace import Workspace, existing, find
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgrescue.engine.interface import Engine
+    from pgrescue.pipeline import Observer
+    from pgrescue.snapshot.contents import Snapshot
 
+READ = "read"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 WorkspaceOption = Annotated[
     Path | None,
-    typer.Option("--workspace", "-w", help="The workspace. Default: the only one in this directory.", metavar="DIR"),
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="The workspace. Default: the only one in this directory.",
+        metavar="DIR",
+        readable=False,  # an error of ours says more, in JSON too
+    ),
 ]
 
 
@@ -36,6 +50,13 @@ def messages() -> Console:
 def output() -> Console:
     """Return the console for results: stdout."""
     return Console()
+
+
+def program_name() -> str:
+    """Return how the user's shell finds this program: by its name, or by the path that it was called by."""
+    called = Path(sys.argv[0])
+    found = shutil.which("pgrescue")
+    return "pgrescue" if found or called.name != "pgrescue" else str(called)
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -53,6 +74,19 @@ def fail(error: RescueError, *, as_json: bool) -> typer.Exit:
     if error.hint:
         console.print(f"hint:  {error.hint}", markup=False, highlight=False, soft_wrap=True)
     return typer.Exit(int(error.status))
+
+
+def read(path: Path, observer: Observer) -> Snapshot:
+    """Find out what the snapshot at `path` holds, and let `observer` watch."""
+    observer.started(READ, "Read the snapshot")
+    begun = time.monotonic()
+    outcome = Outcome.FAILED
+    try:
+        snapshot = read_snapshot(path, on_progress=lambda done, total: observer.advanced(done, total, Unit.BYTES))
+        outcome = Outcome.DONE
+    finally:
+        observer.ended(StepReport(READ, outcome, round(time.monotonic() - begun, 3)))
+    return snapshot
 
 
 def chosen_workspace(asked: Path | None) -> Workspace:

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pgrescue.cli.common import JsonOption, fail, messages, output, print_json
+from pgrescue.cli.common import JsonOption, fail, messages, output, print_json, read
 from pgrescue.errors import RescueError
-from pgrescue.pipeline import Unit
 from pgrescue.report.console import observer_for
-from pgrescue.snapshot.contents import read_snapshot
 from pgrescue.strategy.choose import assess
 
 if TYPE_CHECKING:
@@ -25,14 +23,16 @@ _MOST_NAMED = 12
 
 def inspect(
     snapshot: Annotated[
-        Path, typer.Argument(help="A tar (plain, gzip, bzip2 or xz), a data directory, or a backup's folder.")
+        Path,
+        typer.Argument(
+            help="A tar (plain, gzip, bzip2 or xz), a data directory, or a backup's folder.", readable=False
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
     """Say what SNAPSHOT is, what `local` would do with it, and what would make that better. Writes nothing."""
-    observer = observer_for(messages())
     try:
-        found = read_snapshot(snapshot, on_progress=lambda done, total: observer.advanced(done, total, Unit.BYTES))
+        found = read(snapshot, observer_for(messages()))
         assessment = assess(found)
     except RescueError as error:
         raise fail(error, as_json=as_json) from error

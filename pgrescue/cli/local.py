@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgrescue.cli.common import JsonOption, fail, messages, named, output, print_json
+from pgrescue.cli.common import JsonOption, fail, messages, named, output, print_json, program_name, read
 from pgrescue.engine.choose import EngineRequest
 from pgrescue.errors import ExitStatus, RescueError, UsageError
 from pgrescue.files import write_atomically
 from pgrescue.model import EngineName, RescueReport, StrategyName, Verdict
-from pgrescue.pipeline import Observer, Unit
 from pgrescue.report.console import observer_for, print_report
 from pgrescue.report.document import encoded, report_document
-from pgrescue.snapshot.contents import read_snapshot
 from pgrescue.strategy.rescue import RescuePlan, rescue
 from pgrescue.workspace import Workspace, default_root
+
+if TYPE_CHECKING:
+    from pgrescue.pipeline import Observer
 
 _AUTO = "auto"
 _REQUIRABLE = (Verdict.CONSISTENT, Verdict.BEST_EFFORT)
@@ -25,17 +26,28 @@ _REQUIRABLE = (Verdict.CONSISTENT, Verdict.BEST_EFFORT)
 
 def local(
     snapshot: Annotated[
-        Path, typer.Argument(help="A tar (plain, gzip, bzip2 or xz), a data directory, or a backup's folder.")
+        Path,
+        typer.Argument(
+            help="A tar (plain, gzip, bzip2 or xz), a data directory, or a backup's folder.", readable=False
+        ),
     ],
     workspace: Annotated[
         Path | None,
-        typer.Option("--workspace", "-w", help="Where the rescue happens. Default: NAME.pgrescue here.", metavar="DIR"),
+        typer.Option(
+            "--workspace",
+            "-w",
+            help="Where the rescue happens. Default: NAME.pgrescue here.",
+            metavar="DIR",
+            readable=False,
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, docker or native.", metavar="ENGINE")] = _AUTO,
     image: Annotated[
         str | None, typer.Option(help="The Docker image. Default: postgres:MAJOR of the snapshot.")
     ] = None,
-    bindir: Annotated[Path | None, typer.Option(help="Where PostgreSQL's programs are, for the native engine.")] = None,
+    bindir: Annotated[
+        Path | None, typer.Option(help="Where PostgreSQL's programs are, for the native engine.", readable=False)
+    ] = None,
     strategy: Annotated[
         str, typer.Option(help="auto, clean, crash or reset (see inspect).", metavar="STRATEGY")
     ] = _AUTO,
@@ -69,7 +81,7 @@ def local(
     if as_json:
         print_json(report_document(report, with_password=True))
     else:
-        print_report(output(), report)
+        print_report(output(), report, program=program_name())
     if report.verdict is Verdict.FAILED:
         raise typer.Exit(int(ExitStatus.FAILED))
     if required is not None and not report.verdict.is_at_least(required):
@@ -80,9 +92,9 @@ def local(
 def _rescue(path: Path, root: Path | None, plan: RescuePlan, observer: Observer) -> RescueReport:
     """Read the snapshot, take the workspace, rescue, and keep the report."""
     _refuse_workspace(path)
-    snapshot = read_snapshot(path, on_progress=lambda done, total: observer.advanced(done, total, Unit.BYTES))
+    snapshot = read(path, observer)
     workspace = Workspace((root or default_root(snapshot.path, Path.cwd())).absolute())
-    if workspace.root.is_relative_to(snapshot.path):
+    if workspace.root.resolve().is_relative_to(snapshot.path.resolve()):
         raise UsageError(
             f"the workspace {workspace.root} would lie within the snapshot, which is never written to",
             hint="Name a directory elsewhere with --workspace.",

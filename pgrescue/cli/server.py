@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +29,7 @@ def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
         server = engine.status()
     except RescueError as error:
         raise fail(error, as_json=as_json) from error
-    report = json.loads(space.report.read_text()) if space.report.exists() else {}
+    report = _report(space)
     document = {
         "schema": 1,
         "workspace": str(space.root),
@@ -52,6 +52,15 @@ def status(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> No
     console = output()
     for name in ("workspace", "snapshot", "state", "where", "port", "engine", "strategy", "verdict", "url"):
         console.print(f"{name + ':':<11}{document[name] or '-'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _report(workspace: Workspace) -> dict[str, Any]:
+    """Return the last report; nothing where there is none yet, or none that can be understood."""
+    try:
+        report = json.loads(workspace.report.read_text())
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
 def stop(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:

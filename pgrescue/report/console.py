@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -177,8 +178,11 @@ def print_findings(console: Console, findings: Iterable[Finding]) -> None:
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_report(console: Console, report: RescueReport) -> None:
-    """Write what a tired person needs: what to believe, what is wrong, how to connect, what to do next."""
+def print_report(console: Console, report: RescueReport, *, program: str = "pgrescue") -> None:
+    """Write what a tired person needs: what to believe, what is wrong, how to connect, what to do next.
+
+    `program` is how a shell finds pgrescue, so that the commands shown can be pasted.
+    """
     # The values of a reset are for experts, who find them in report.json and in RECOVERY.md.
     shown = [finding for finding in report.findings if finding.severity is not Severity.INFO]
     console.print()
@@ -192,22 +196,23 @@ def print_report(console: Console, report: RescueReport) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for line in _facts(report):
+    for line in _facts(report, program):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _facts(report: RescueReport) -> Iterator[str]:
-    workspace = f"-w {report.workspace}"
+def _facts(report: RescueReport, program: str) -> Iterator[str]:
+    workspace = f"-w {shlex.quote(str(report.workspace))}"
     yield f"Report:   {report.workspace}/report.json"
     if report.shown_url is None:
-        yield f"Log:      pgrescue logs {workspace}"
-        yield f"Remove:   pgrescue rm {workspace}"
+        yield f"Log:      {program} logs {workspace}"
+        yield f"Remove:   {program} rm {workspace}"
         return
     names = ", ".join(f"{item.name} ({item.size_bytes / (1 << 20):,.0f} MiB)" for item in report.databases)
     yield f"Server:   PostgreSQL {report.version} ({report.engine}, strategy {report.strategy}), {names}"
-    yield f"psql:     pgrescue psql {workspace}"
-    yield f"     or:  PGSERVICEFILE={report.workspace}/pg_service.conf psql service=pgrescue"
-    yield f"Stop:     pgrescue stop {workspace}"
-    yield f"Remove:   pgrescue rm {workspace}"
+    yield f"psql:     {program} psql {workspace}"
+    service = shlex.quote(f"{report.workspace}/pg_service.conf")
+    yield f"     or:  PGSERVICEFILE={service} psql service=pgrescue"
+    yield f"Stop:     {program} stop {workspace}"
+    yield f"Remove:   {program} rm {workspace}"
     yield "Next:     dump the app database and load it into a new cluster, see RECOVERY.md"
     yield f"Connect:  {report.shown_url}"

@@ -71,6 +71,14 @@ class DataDirectory:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """Something in or beside the snapshot that a rescue can do without, and why it could not be understood."""
+
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """What the user has. `chosen` is the data directory to rescue, `others` the ones passed over."""
 
@@ -79,6 +87,7 @@ class Snapshot:
     chosen: DataDirectory
     others: tuple[DataDirectory, ...]
     backup_info: BackupInfo | None
+    unreadable: tuple[Unreadable, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -92,6 +101,15 @@ def open_source(path: Path) -> Source:
     A backup's folder (barman-cloud's, pg_basebackup's) stands for the tar in it.
     """
     path = path.absolute()
+    try:
+        return _source(path)
+    except OSError as error:
+        raise SnapshotError(
+            f"{path} cannot be read: {error.strerror}", hint="Run pgrescue as a user who may read the whole snapshot."
+        ) from error
+
+
+def _source(path: Path) -> Source:
     if path.is_dir():
         tars = [path / name for name in _TAR_NAMES if (path / name).is_file()]
         if not tars:
@@ -100,7 +118,9 @@ def open_source(path: Path) -> Source:
     if not path.exists():
         raise SnapshotError(f"{path} does not exist", hint="Check the path; pgrescue reads a tar file or a directory.")
     if not path.is_file():
-        raise SnapshotError(f"{path} is neither a file nor a directory")
+        raise SnapshotError(
+            f"{path} is neither a file nor a directory", hint="pgrescue reads a tar file or a directory."
+        )
     further = sorted(path.parent.glob("data_0001.tar*")) if path.name.startswith("data.tar") else []
     if further:
         raise SnapshotError(
@@ -124,10 +144,15 @@ def read_snapshot(path: Path, *, on_progress: Callable[[int, int | None], None] 
         if on_progress is not None and passed - heard >= _REPORT_EVERY_BYTES:
             on_progress(passed, source.total_bytes)
             heard = passed
-    directories = sorted(survey.data_directories(source.path), key=_newest_first)
-    chosen = directories[0]
+    found, unreadable = survey.data_directories(source.path)
+    chosen, *others = sorted(found, key=_newest_first)
     _refuse_incremental(source.path, chosen)
-    return Snapshot(source, _fingerprint(chosen), chosen, tuple(directories[1:]), _backup_info(source.path, chosen))
+    try:
+        info = _backup_info(source.path, chosen)
+    except SnapshotError as error:
+        info = None
+        unreadable = (*unreadable, Unreadable("backup.info", error.problem))
+    return Snapshot(source, _fingerprint(chosen), chosen, tuple(others), info, unreadable)
 
 
 def _refuse_incremental(path: Path, directory: DataDirectory) -> None:
@@ -161,7 +186,10 @@ def _fingerprint(directory: DataDirectory) -> str:
 
 
 def _backup_info(path: Path, directory: DataDirectory) -> BackupInfo | None:
-    """Read barman's backup.info beside the snapshot; one of another system is none of ours."""
+    """Read barman's backup.info beside the snapshot; one of another system is none of ours.
+
+    Raises SnapshotError for one that cannot be understood.
+    """
     beside = (path if path.is_dir() else path.parent) / "backup.info"
     try:
         text = beside.read_text()
@@ -217,12 +245,19 @@ class _Survey:
         elif entry.size <= _SMALL and _TOP_LEVEL_TEXTS.fullmatch(name):
             self.texts.setdefault(directory, {})[name] = content.read(_SMALL).decode(errors="replace")
 
-    def data_directories(self, path: Path) -> list[DataDirectory]:
-        """Return every PGDATA that was seen; raise SnapshotError where there is none."""
-        prefixes = [prefix for prefix in self.controls if "PG_VERSION" in self.texts.get(prefix, {})]
-        if not prefixes:
-            raise self._no_data_directory(path)
-        return [self._data_directory(prefix, path) for prefix in prefixes]
+    def data_directories(self, path: Path) -> tuple[list[DataDirectory], tuple[Unreadable, ...]]:
+        """Return every PGDATA that was seen, and those that cannot be understood; raise SnapshotError without any."""
+        found: list[DataDirectory] = []
+        errors: dict[str, SnapshotError] = {}
+        for prefix in self.controls:
+            if "PG_VERSION" in self.texts.get(prefix, {}):
+                try:
+                    found.append(self._data_directory(prefix, path))
+                except SnapshotError as error:
+                    errors[prefix] = error
+        if not found:
+            raise next(iter(errors.values()), None) or self._no_data_directory(path)
+        return found, tuple(Unreadable(prefix or ".", error.problem) for prefix, error in errors.items())
 
     def _data_directory(self, prefix: str, path: Path) -> DataDirectory:
         def within(candidate: str) -> bool:

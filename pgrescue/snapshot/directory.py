@@ -83,20 +83,26 @@ class _FileContent:
         self._size = size
 
     def read(self, limit: int) -> bytes:
-        """Return the first bytes of the file."""
+        """Return the first bytes of the file, as long as it was when it was listed."""
+        if not self._size:
+            return b""
+        descriptor = self._open()
         try:
-            with self._path.open("rb") as file:
-                return file.read(limit)
+            with os.fdopen(descriptor, "rb") as file:
+                return file.read(min(limit, self._size))
         except OSError as error:
             raise _unreadable(self._path, error) from error
 
     def write_to(self, descriptor: int) -> None:
         """Write the file as long as it was when it was listed; a file that shrank meanwhile is an error."""
-        try:
-            source = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            raise _unreadable(self._path, error) from error
+        source = self._open()
         try:
             copy_range(source, 0, self._size, descriptor, path=self._path)
         finally:
             os.close(source)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error

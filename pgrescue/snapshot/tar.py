@@ -104,7 +104,10 @@ def _reading(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # how bz2 says that data is damaged
             raise SnapshotError(f"{path} is damaged: {error}", hint=again) from error
-        raise SnapshotError(f"{path} cannot be read: {error.strerror}") from error
+        raise SnapshotError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="See whether its disk is sound, and whether you may read it: ls -l",
+        ) from error
 
 
 class _Positioned:

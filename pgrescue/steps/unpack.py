@@ -70,7 +70,7 @@ class Unpack:
         for statement in workspace.made_from_copy:
             statement.unlink(missing_ok=True)
         _require_room(run)
-        with _disk_errors(workspace.root):
+        with _disk_errors(workspace):
             workspace.removed.mkdir(mode=_DIRECTORY_MODE)
             unpacked = _Copy(run, observer).make()
             write_atomically(workspace.unpacked, json.dumps(dataclasses.asdict(unpacked), indent=1) + "\n")
@@ -102,12 +102,17 @@ def _megabytes(size: int) -> str:
 
 
 @contextlib.contextmanager
-def _disk_errors(root: Path) -> Iterator[None]:
-    """Turn what the operating system raises while writing into errors with a remedy."""
+def _disk_errors(workspace: Workspace) -> Iterator[None]:
+    """Turn what the operating system raises while writing into errors with a remedy.
+
+    On a full disk the part that was copied, which is worthless, is removed: the ledger needs room, and so do others.
+    """
+    root = workspace.root
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            shutil.rmtree(workspace.unpacking, ignore_errors=True)
             raise DiskSpaceError(
                 f"the disk became full while the copy was written to {root}",
                 hint="Free some space and run the same command again, or name another place with --workspace.",
@@ -274,6 +279,14 @@ def _findings(run: Run, unpacked: Unpacked) -> Iterator[Finding]:
             f"of {chosen.control.checkpoint_time:%Y-%m-%d %H:%M:%S} UTC; that of this one is of "
             f"{other.control.checkpoint_time:%Y-%m-%d %H:%M:%S} UTC.",
             "If the other one is meant, unpack the snapshot and give pgrescue that directory.",
+        )
+    for item in run.snapshot.unreadable:
+        yield Finding(
+            "part_not_understood",
+            Severity.WARNING,
+            item.name,
+            f"The rescue went on without it. {item.problem}",
+            "If it matters, find an undamaged copy of it.",
         )
     info = run.snapshot.backup_info
     if info is not None and not info.is_done:

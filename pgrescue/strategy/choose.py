@@ -57,42 +57,37 @@ def assess(snapshot: Snapshot) -> Assessment:
 
 def _clean(directory: DataDirectory) -> Option:
     control = directory.control
-
-    def no(reason: str) -> Option:
-        return Option(StrategyName.CLEAN, reason, possible=False)
-
-    if directory.backup_label is not None:
-        return no("There is a backup_label: the files were copied while the server ran.")
-    if control.is_pgbackrest_mark:
-        return no("pgBackRest marked it as a copy that must start from a backup_label, which is not there.")
-    if control.state is not DatabaseState.SHUT_DOWN:
-        return no(f"The server was not shut down: pg_control says {control.state.value!r}.")
-    wrong = _wrong_segments(directory, control.redo, control.checkpoint)
-    if wrong:
-        return no(f"The WAL file with the shutdown checkpoint is not there: {wrong[0]}.")
-    return Option(StrategyName.CLEAN, "The server was shut down cleanly, and there is no backup_label.", possible=True)
+    obstacle = _made_by_backup(directory)
+    if obstacle is None and control.state is not DatabaseState.SHUT_DOWN:
+        obstacle = f"The server was not shut down: pg_control says {control.state.value!r}."
+    if obstacle is None and (wrong := _wrong_segments(directory, control.redo, control.checkpoint)):
+        obstacle = f"The WAL file with the shutdown checkpoint is not there: {wrong[0]}."
+    reason = obstacle or "The server was shut down cleanly, and there is no backup_label."
+    return Option(StrategyName.CLEAN, reason, possible=obstacle is None)
 
 
 def _crash(directory: DataDirectory) -> Option:
     control = directory.control
+    obstacle = _made_by_backup(directory)
+    if obstacle is None and (wrong := _wrong_segments(directory, control.redo, control.checkpoint)):
+        obstacle = f"The WAL from {control.redo} on is not complete: {', '.join(wrong[:_MOST_NAMED])}."
+    reason = obstacle or f"There is no backup_label, and pg_wal holds the WAL from {control.redo} on."
+    return Option(StrategyName.CRASH, reason, possible=obstacle is None)
 
-    def no(reason: str) -> Option:
-        return Option(StrategyName.CRASH, reason, possible=False)
 
+def _made_by_backup(directory: DataDirectory) -> str | None:
+    """Say why recovery must not begin at pg_control's checkpoint, None where it may."""
     if directory.backup_label is not None:
-        return no("There is a backup_label: recovery would begin at the wrong place without it.")
-    if control.is_pgbackrest_mark:
-        return no("pgBackRest marked it as a copy that must start from a backup_label, which is not there.")
-    wrong = _wrong_segments(directory, control.redo, control.checkpoint)
-    if wrong:
-        return no(f"The WAL from {control.redo} on is not complete: {', '.join(wrong[:_MOST_NAMED])}.")
-    return Option(
-        StrategyName.CRASH, f"There is no backup_label, and pg_wal holds the WAL from {control.redo} on.", possible=True
-    )
+        return "There is a backup_label: the files were copied while the server ran, and recovery begins where it says."
+    if directory.control.is_pgbackrest_mark:
+        return "pgBackRest marked it as a copy that must start from a backup_label, which is not there."
+    return None
 
 
 def _wrong_segments(directory: DataDirectory, first: Lsn, last: Lsn) -> tuple[str, ...]:
     """Name the WAL files between two positions that pg_wal does not hold, each with what is wrong."""
+    if first > last:
+        return (f"pg_control's redo position {first} lies after its checkpoint {last}",)
     control = directory.control
     held = {file.name: file for file in directory.wal}
     size = control.wal_segment_size

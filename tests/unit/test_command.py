@@ -1,0 +1,198 @@
+"""Running programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pgrescue.command import WITHIN, Completed, replace_process, run, spawn
+from pgrescue.errors import ToolError
+from pgrescue.model import Owner
+
+PYTHON = sys.executable
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/fd is Linux's")
+
+
+def test_what_a_program_printed_is_kept_apart() -> None:
+    args = [PYTHON, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"]
+    assert run(args) == Completed(tuple(args), 3, "out\n", "err\n")
+
+
+def test_a_signal_is_a_negative_status() -> None:
+    assert run([PYTHON, "-c", "import os; os.kill(os.getpid(), 9)"]).status == -9
+
+
+def test_output_that_is_no_unicode_is_replaced() -> None:
+    assert run(["printf", r"a\377b"]).stdout == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_no_shell_reads_the_arguments() -> None:
+    assert run(["printf", "%s", "$HOME; `id` *"]).stdout == "$HOME; `id` *"
+
+
+def test_input_comes_from_the_file_or_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("select 1\n")
+    assert run(["cat"], stdin=tmp_path / "in").stdout == "select 1\n"
+    assert run(["cat"]).stdout == ""
+
+
+def test_the_working_directory(tmp_path: Path) -> None:
+    assert Path(run(["pwd", "-P"], cwd=tmp_path).stdout.strip()) == tmp_path.resolve()
+
+
+def test_settings_of_libpq_and_the_locale_do_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGDATA", "PGPASSWORD", "PGOPTIONS", "LANG", "LANGUAGE", "LC_MESSAGES"):
+        monkeypatch.setenv(name, "de_DE")
+    monkeypatch.setenv("KEPT", "yes")
+    seen = dict(line.split("=", 1) for line in run(["env"], env={"PGUSER": "own"}).stdout.splitlines() if "=" in line)
+    assert not {"PGDATA", "PGPASSWORD", "PGOPTIONS", "LANG", "LANGUAGE", "LC_MESSAGES"} & set(seen)
+    assert (seen["KEPT"], seen["PGUSER"], seen["LC_ALL"]) == ("yes", "own", "C")
+
+
+@pytest.mark.parametrize("program", ["/nonexistent/program", "/etc/passwd", "no-such-program-anywhere"])
+def test_a_program_that_cannot_be_run_is_named(program: str) -> None:
+    with pytest.raises(ToolError, match=f"{program} cannot be run"):
+        run([program])
+
+
+def test_a_program_that_takes_too_long_is_ended() -> None:
+    begun = time.monotonic()
+    with pytest.raises(ToolError, match=r"sleep did not end within 0\.2 s"):
+        run(["sleep", "60"], timeout_s=0.2)
+    assert time.monotonic() - begun < 30
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@needs_linux
+def test_an_interrupted_call_leaves_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
+
+    def interrupted(*_: object, **__: object) -> None:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run([PYTHON, "-c", script, str(tmp_path / "pid")])
+    assert not _is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_a_program_that_ended_well_is_itself() -> None:
+    done = Completed(("true",), 0, "", "")
+    assert done.check("it failed") is done
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "shown"),
+    [
+        ("out", "first\nlast", "  first\n  last"),
+        ("out\n", " \n", "  out"),
+        ("", "", "  it printed nothing"),
+        ("", "\n".join(f"line {number}" for number in range(40)), "\n".join(f"  line {n}" for n in range(28, 40))),
+    ],
+)
+def test_a_failure_shows_the_last_words(stdout: str, stderr: str, shown: str) -> None:
+    with pytest.raises(ToolError) as caught:
+        Completed(("/usr/bin/pg_resetwal", "-f"), 1, stdout, stderr).check("the WAL could not be reset", hint="look")
+    assert caught.value.problem == f"the WAL could not be reset\npg_resetwal ended with status 1:\n{shown}"
+    assert caught.value.hint == "look"
+
+
+def test_a_spawned_program_has_a_session_of_its_own_and_appends_to_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("before\n")
+    script = "import os, sys; print(os.getsid(0) == os.getpid()); print('err', file=sys.stderr)"
+    with spawn([PYTHON, "-u", "-c", script], log=log) as process:
+        assert process.wait() == 0
+    assert log.read_text() == "before\nTrue\nerr\n"
+
+
+def test_what_cannot_be_spawned_or_become_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="cannot be run"):
+        spawn(["/nonexistent"], log=tmp_path / "log")
+    with pytest.raises(ToolError, match="cannot be run"):
+        replace_process(["/nonexistent"], env={})
+
+
+def test_the_process_becomes_the_program() -> None:
+    script = (
+        "from pgrescue.command import replace_process\n"
+        "replace_process(['sh', '-c', 'echo $$ $ADDED; exit 7'], env={'ADDED': 'yes'})"
+    )
+    with subprocess.Popen([PYTHON, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        out, _ = process.communicate()
+        assert (out, process.returncode) == (f"{process.pid} yes\n", 7)
+
+
+@needs_linux
+def test_a_directory_is_within_reach_under_one_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("near")
+    assert run(["cat", str(WITHIN / "file")], within=tmp_path).stdout == "near"
+    assert run(["ls", str(WITHIN)]).status != 0
+    with spawn(["cat", str(WITHIN / "file")], log=tmp_path / "log", within=tmp_path) as process:
+        process.wait()
+    assert (tmp_path / "log").read_text() == "near"
+    assert not WITHIN.exists()
+
+
+@needs_linux
+def test_threads_do_not_exchange_their_directories(tmp_path: Path) -> None:
+    found: dict[int, str] = {}
+
+    def read(number: int) -> None:
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        (directory / "file").write_text(str(number))
+        found[number] = run(["cat", str(WITHIN / "file")], within=directory).stdout
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: str(number) for number in range(6)}
+
+
+@needs_linux
+def test_a_number_that_is_taken_is_told_and_not_closed(tmp_path: Path) -> None:
+    number = int(WITHIN.name)
+    with (tmp_path / "mine").open("w") as mine:
+        os.dup2(mine.fileno(), number)
+        try:
+            with pytest.raises(ToolError, match="is in use"):
+                run(["true"], within=tmp_path)
+            os.fstat(number)
+        finally:
+            os.close(number)
+
+
+@needs_root
+def test_a_program_runs_as_its_owner_without_the_callers_groups(tmp_path: Path) -> None:
+    script = "echo $(id -u) $(id -G) $(umask)"
+    groups = os.getgroups()
+    os.setgroups([4, 27])
+    try:
+        done = run(["sh", "-c", script], cwd=Path("/"), owner=Owner(65534, 65534), within=tmp_path)
+    finally:
+        os.setgroups(groups)
+    assert done.check("it failed").stdout == "65534 65534 0077\n"
+
+
+def test_the_callers_own_identity_changes_nothing() -> None:
+    mine = Owner(os.geteuid(), os.getegid())
+    assert run(["id", "-u"], owner=mine).stdout.strip() == str(mine.uid)
