@@ -1,0 +1,71 @@
+"""What all tests share: real snapshots, made once in a session, and rescues of them that clean up."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from tests import cli
+from tests.contract import engines_docker, engines_native
+from tests.snapshots import Shelf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fixtures import Snapshot
+
+ENGINES = [pytest.param("docker", marks=pytest.mark.docker), pytest.param("native", marks=pytest.mark.native)]
+
+
+def require_engine(name: str, major: int = 17) -> None:
+    """Skip the test where this machine lacks the engine; fail it where PGRESCUE_REQUIRE_ENGINES names it."""
+    {"docker": engines_docker, "native": engines_native}[name].require(major)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Return the session's snapshots; all processes of pytest-xdist share them."""
+    base = tmp_path_factory.getbasetemp()
+    return Shelf((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shelf")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Return the name of each engine that this machine has, for PostgreSQL 17."""
+    name = str(request.param)
+    require_engine(name)
+    return name
+
+
+class Rescuer(Protocol):
+    """Runs `pgrescue local --json` on a snapshot in a new workspace, or in `workspace`."""
+
+    def __call__(self, snapshot: Snapshot, *options: str, workspace: Path | None = None) -> cli.Rescue: ...
+
+
+def _rescuer(new_directory: Callable[[], Path]) -> Iterator[Rescuer]:
+    made: list[cli.Rescue] = []
+
+    def rescue(snapshot: Snapshot, *options: str, workspace: Path | None = None) -> cli.Rescue:
+        made.append(cli.local(snapshot, workspace or new_directory() / "it.pgrescue", *options))
+        return made[-1]
+
+    yield rescue
+    for rescued in made:
+        if rescued.workspace.exists():
+            rescued.run("rm", "--yes").ok()
+
+
+@pytest.fixture
+def rescue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rescuer]:
+    """Rescue snapshots; at the end of the test `pgrescue rm` removes what it can."""
+    yield from _rescuer(lambda: tmp_path_factory.mktemp("rescue"))
+
+
+@pytest.fixture(scope="module")
+def shared_rescue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rescuer]:
+    """Rescue snapshots for several tests of a module, which must leave the server as it is."""
+    yield from _rescuer(lambda: tmp_path_factory.mktemp("rescue"))
