@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from pgrescue.errors import DiskSpaceError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
@@ -35,6 +38,19 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
             ) from error
         raise
     sync_directory(path.parent)
+
+
+def is_remains(path: Path) -> bool:
+    """Tell whether a kill within `write_atomically` left this file."""
+    return _ASIDE.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
+
+
+def remove_remains(directory: Path) -> None:
+    """Remove what kills within `write_atomically` left in a directory, where it exists and nobody writes now."""
+    if directory.is_dir():
+        for path in directory.iterdir():
+            if is_remains(path):
+                path.unlink()
 
 
 def sync_directory(path: Path) -> None:

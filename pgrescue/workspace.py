@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pgrescue.errors import UsageError, WorkspaceBusyError, WorkspaceError
+from pgrescue.files import is_remains, remove_remains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,13 +137,20 @@ class Workspace:
     def _is_unused(self) -> bool:
         """Tell whether nothing is there but what `create` makes, as after a kill before the rescue began."""
         return all(
-            path in {self.removed, self.logs} and path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+            (path.name.startswith(f".{self.ledger.name}.") and is_remains(path))
+            or (
+                path in {self.removed, self.logs}
+                and path.is_dir()
+                and not path.is_symlink()
+                and not any(path.iterdir())
+            )
             for path in self.root.iterdir()
         )
 
     def discard_if_unused(self) -> None:
         """Remove the directory where no rescue has begun in it."""
         if self.root.is_dir() and self._is_unused():
+            remove_remains(self.root)
             for directory in (*self.root.iterdir(), self.root):
                 directory.rmdir()
 
@@ -150,7 +158,8 @@ class Workspace:
     def locked(self) -> Iterator[None]:
         """Keep every other pgrescue out while the block runs; raise WorkspaceBusyError when one is in.
 
-        The kernel drops the lock with the process, so that a kill leaves nothing behind.
+        The kernel drops the lock with the process, so that a kill leaves nothing behind; what a kill left of a file
+        that was being written is removed.
         """
         descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -161,6 +170,8 @@ class Workspace:
                     f"another pgrescue is at work in {self.root}",
                     hint="Wait for it to end, or stop it, and run the same command again.",
                 ) from error
+            for directory in (self.root, self.removed, self.removed / "global", self.logs, self.server, self.pgdata):
+                remove_remains(directory)
             yield
         finally:
             os.close(descriptor)

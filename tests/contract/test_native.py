@@ -62,7 +62,7 @@ print(engine.status().state, workspace.root.stat().st_mode & 0o777 == 0o700)
 """
 
 
-@pytest.fixture(params=engines_native.ALWAYS)
+@pytest.fixture(params=(17, 18))
 def site(request: pytest.FixtureRequest, new_site: Callable[..., Site]) -> Site:
     return new_site("native", request.param)
 

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from pgrescue.engine.interface import ServerState, ServerStatus
 from pgrescue.errors import ServerError
@@ -18,8 +19,6 @@ from tests.unit.builders import FakeEngine, data_directory, make_run, snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-yaml: Any = pytest.importorskip("yaml", reason="PyYAML comes with moto")
 
 RUNNING = ServerStatus(ServerState.RUNNING, 5499)
 
