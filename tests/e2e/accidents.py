@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,3 +173,22 @@ def kill_server(where: str) -> None:
         os.kill(int(name), signal.SIGKILL)
     else:
         subprocess.run(["docker", "kill", "--signal", "KILL", name], check=True, capture_output=True)
+
+
+def check_tidy(workspace: Path, *, engine: str) -> None:
+    """Assert that there is one server, no program beside it, and no file of something unfinished."""
+    assert leftovers(workspace) == []
+    if engine == "docker":
+        assert len(containers_of(workspace, role="server")) == 1
+        assert containers_of(workspace, role="tool") == []
+    else:
+        postmasters = [one for one in processes_in(workspace) if b"/postgres" in one.encode() or "-D" in one]
+        assert len(postmasters) == 1, postmasters
+
+
+def check_gone(workspace: Path) -> None:
+    """Assert that nothing is left of a workspace."""
+    assert not workspace.exists()
+    assert processes_in(workspace) == []
+    if shutil.which("docker"):
+        assert containers_of(workspace) == []

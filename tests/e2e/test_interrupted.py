@@ -19,13 +19,14 @@ from tests.cli import pgrescue
 from tests.conftest import ENGINES, require_engine
 from tests.e2e import inputs
 from tests.e2e.accidents import (
+    check_gone,
+    check_tidy,
     containers_of,
     ended,
     identity,
     kill_server,
     killed,
     ledger,
-    leftovers,
     local_with_accident,
     processes_in,
 )
@@ -92,17 +93,6 @@ def check_end(rescued: Rescue, whole: Rescue) -> None:
 
 def databases(rescued: Rescue) -> set[str]:
     return {database["name"] for database in rescued.report["databases"]}
-
-
-def check_tidy(workspace: Path, *, engine: str) -> None:
-    """Assert that there is one server, no program beside it, and no file of something unfinished."""
-    assert leftovers(workspace) == []
-    if engine == "docker":
-        assert len(containers_of(workspace, role="server")) == 1
-        assert containers_of(workspace, role="tool") == []
-    else:
-        postmasters = [one for one in processes_in(workspace) if b"/postgres" in one.encode() or "-D" in one]
-        assert len(postmasters) == 1, postmasters
 
 
 @pytest.fixture(scope="module")
@@ -263,14 +253,6 @@ def test_killed_while_a_program_runs(
         check_tidy(workspace, engine=engine)
     pgrescue("rm", "--yes", "-w", workspace, cwd=workspace.parent).ok()
     check_gone(workspace)
-
-
-def check_gone(workspace: Path) -> None:
-    """Assert that nothing is left of a workspace."""
-    assert not workspace.exists()
-    assert processes_in(workspace) == []
-    if shutil.which("docker"):
-        assert containers_of(workspace) == []
 
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
