@@ -131,7 +131,8 @@ def processes_in(workspace: Path) -> list[str]:
             continue
         marked = b"PGRESCUE_ONE_SHOT=" in variables and f":{workspace}\0".encode() in variables
         if state != "Z" and (marked or cwd.is_relative_to(workspace)):
-            found.append(f"{process.name} {(process / 'cmdline').read_bytes()[:80]!r}")
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            found.append(" ".join([process.name, *(os.fsdecode(word) for word in arguments)]))
     return found
 
 
@@ -182,7 +183,8 @@ def check_tidy(workspace: Path, *, engine: str) -> None:
         assert len(containers_of(workspace, role="server")) == 1
         assert containers_of(workspace, role="tool") == []
     else:
-        postmasters = [one for one in processes_in(workspace) if b"/postgres" in one.encode() or "-D" in one]
+        # Its children have titles of their own, such as "postgres: checkpointer".
+        postmasters = [one for one in processes_in(workspace) if "bin/postgres -D " in one]
         assert len(postmasters) == 1, postmasters
 
 
