@@ -43,7 +43,8 @@ class State:
     """Everything that the ledger records; it holds no secret.
 
     `workspace_id` marks what the engine makes for this workspace, such as containers. `boot` identifies the boot of
-    the machine under which the copy was unpacked: files that were never synced are not trusted after another one.
+    the machine under which the copy was unpacked: files that were never synced are not trusted after another one, until
+    `is_finished` says that a server came up on them: from then on, somebody may have worked on the copy.
     """
 
     snapshot: str
@@ -54,6 +55,7 @@ class State:
     boot: str
     strategy: StrategyName | None = None
     port: int | None = None
+    is_finished: bool = False
     falls: tuple[Fall, ...] = ()
     steps: Mapping[str, StepReport] = field(default_factory=dict)
 
@@ -129,6 +131,7 @@ def _state(document: dict[str, Any]) -> State:
         boot=document["boot"],
         strategy=None if strategy is None else StrategyName(strategy),
         port=document["port"],
+        is_finished=bool(document["is_finished"]),
         falls=tuple(
             Fall(StrategyName(fall["strategy"]), StrategyName(fall["to"]), fall["reason"]) for fall in document["falls"]
         ),

@@ -89,6 +89,8 @@ def _attempt(
         findings = run_steps(STEPS[run.strategy], run, journal=ledger, observer=observer)
         _refuse_silent_loss(run, findings, may_fall=may_fall)
     except RescueError as error:
+        # A server came up on this copy once, and somebody may have worked on it: it is never thrown away.
+        may_fall = may_fall and not ledger.state.is_finished
         following = assessment.after(run.strategy) if may_fall else None
         if following is None or not _blames_the_copy(error):
             return _failed(run, ledger, error, begun)
@@ -100,6 +102,7 @@ def _attempt(
         ledger.start_over(failed=run.strategy, to=following, reason=error.problem)
         run = dataclasses.replace(run, strategy=following)
         return _attempt(run, ledger, assessment, observer, may_fall=may_fall, begun=begun)
+    ledger.change(is_finished=True)
     return _succeeded(run, ledger, findings, begun)
 
 
@@ -187,7 +190,7 @@ def _distrust_unsynced(workspace: Workspace, ledger: Ledger, engine: Engine, str
 
     A finished rescue is never thrown away: somebody may have worked on it.
     """
-    if ledger.state.boot != boot_id() and not workspace.report.exists():
+    if ledger.state.boot != boot_id() and not ledger.state.is_finished:
         engine.remove()
         discard_copy(workspace)
         ledger.change(steps={}, boot=boot_id(), strategy=strategy)

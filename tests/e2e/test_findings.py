@@ -194,3 +194,18 @@ def test_what_a_rescue_can_do_without_is_told_and_passed_over(broken: Snapshot, 
     named = {found["object"] for found in rescued.report["findings"] if found["code"] == "part_not_understood"}
     assert named == {"backup.info", "pgdata_20260101T000000Z"}
     assert rescued.report["verdict"] == "consistent"
+
+
+def test_a_finished_rescue_is_never_thrown_away(healthy: Snapshot, rescue: Rescuer) -> None:
+    rescued = rescue(healthy, "--engine", "native")
+    assert rescued.report["strategy"] == "clean"
+    rescued.run("stop").ok()
+    pgdata = rescued.workspace / "pgdata"
+    (pgdata / "work_of_a_night").write_text("do not lose me")
+    (pgdata / "global" / "pg_filenode.map").rename(pgdata / "global" / "hidden")
+    failed = rescued.again()
+    assert (failed.done.status, failed.report["verdict"]) == (1, "failed")
+    assert "strategy_failed" not in failed.codes
+    (pgdata / "global" / "hidden").rename(pgdata / "global" / "pg_filenode.map")
+    assert rescued.again().report["verdict"] == "consistent"
+    assert (pgdata / "work_of_a_night").read_text() == "do not lose me"
