@@ -75,7 +75,9 @@ def running(client: Any, image: str, **options: Any) -> Iterator[Any]:
 
 def knows_ssl(client: Any, image: str) -> bool:
     """Tell whether an image's server was built with SSL, as the official one always is and its stand-in may not be."""
-    configured = client.containers.run(image, ["--configure"], entrypoint=["pg_config"], remove=True).decode()
+    with running(client, image, command=["--configure"], entrypoint=["pg_config"]) as container:
+        container.wait()
+        configured = container.logs().decode()
     return "--with-openssl" in configured or "--with-ssl" in configured
 
 
