@@ -74,10 +74,12 @@ def rescue(snapshot: Snapshot, workspace: Workspace, plan: RescuePlan, observer:
         )
     engine = bind(choice.found, workspace, ledger.state.workspace_id)
     strategy = _strategy(plan, ledger, assessment)
-    _distrust_unsynced(workspace, ledger, engine, strategy)
+    _distrust_unsynced(workspace, ledger, engine)
     run = Run(snapshot, workspace, engine, strategy, _port(plan, ledger, engine), computes_reset=plan.computes_reset)
     ledger.change(strategy=strategy, port=run.port, engine=choice.found.installation.record)
-    return _attempt(run, ledger, assessment, observer, may_fall=plan.strategy is None, begun=begun)
+    # A copy on which a server came up once is never thrown away: somebody may have worked on it.
+    may_fall = plan.strategy is None and not ledger.state.is_finished
+    return _attempt(run, ledger, assessment, observer, may_fall=may_fall, begun=begun)
 
 
 def _attempt(
@@ -89,8 +91,6 @@ def _attempt(
         findings = run_steps(STEPS[run.strategy], run, journal=ledger, observer=observer)
         _refuse_silent_loss(run, findings, may_fall=may_fall)
     except RescueError as error:
-        # A server came up on this copy once, and somebody may have worked on it: it is never thrown away.
-        may_fall = may_fall and not ledger.state.is_finished
         following = assessment.after(run.strategy) if may_fall else None
         if following is None or not _blames_the_copy(error):
             return _failed(run, ledger, error, begun)
@@ -185,7 +185,7 @@ def _strategy(plan: RescuePlan, ledger: Ledger, assessment: Assessment) -> Strat
     return recorded or plan.strategy or assessment.best
 
 
-def _distrust_unsynced(workspace: Workspace, ledger: Ledger, engine: Engine, strategy: StrategyName) -> None:
+def _distrust_unsynced(workspace: Workspace, ledger: Ledger, engine: Engine) -> None:
     """Begin anew where the machine went down before the rescue was finished: nothing was forced to disk until then.
 
     A finished rescue is never thrown away: somebody may have worked on it.
@@ -193,7 +193,7 @@ def _distrust_unsynced(workspace: Workspace, ledger: Ledger, engine: Engine, str
     if ledger.state.boot != boot_id() and not ledger.state.is_finished:
         engine.remove()
         discard_copy(workspace)
-        ledger.change(steps={}, boot=boot_id(), strategy=strategy)
+        ledger.change(steps={}, boot=boot_id())
 
 
 def _port(plan: RescuePlan, ledger: Ledger, engine: Engine) -> int:
@@ -241,7 +241,7 @@ def _succeeded(run: Run, ledger: Ledger, findings: tuple[Finding, ...], begun: f
         shown_url=shown,
         databases=health.databases,
         recovered_to=_recovered_to(run),
-        steps=tuple(ledger.state.steps.values()),
+        steps=_steps(ledger),
         findings=findings,
         seconds=round(time.monotonic() - begun, 3),
     )
@@ -263,8 +263,6 @@ def _failed(run: Run, ledger: Ledger, error: RescueError, begun: float) -> Rescu
         steps=_steps(ledger),
         findings=(*_falls(ledger), missed),
         seconds=round(time.monotonic() - begun, 3),
-        problem=error.problem,
-        hint=error.hint,
     )
 
 

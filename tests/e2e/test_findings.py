@@ -209,3 +209,13 @@ def test_a_finished_rescue_is_never_thrown_away(healthy: Snapshot, rescue: Rescu
     (pgdata / "global" / "hidden").rename(pgdata / "global" / "pg_filenode.map")
     assert rescued.again().report["verdict"] == "consistent"
     assert (pgdata / "work_of_a_night").read_text() == "do not lose me"
+
+
+def test_a_finished_crash_recovery_is_not_called_failed_afterwards(
+    broken: Snapshot, healthy_rescue: Rescue, rescue: Rescuer
+) -> None:
+    damage.rewrite_first_page(database_directory(broken, healthy_rescue, "billing") / "1247", lsn=damage.FUTURE)
+    rescued = rescue(broken, "--engine", "native", "--strategy", "crash")
+    assert (rescued.report["verdict"], "pages_past_wal" in rescued.codes) == ("damaged", True)
+    again = rescued.again("--engine", "native")
+    assert (again.report["strategy"], again.report["verdict"]) == ("crash", "damaged")
