@@ -171,8 +171,7 @@ class StepReport:
 class RescueReport:
     """Everything that a rescue has to say at its end (DESIGN.md, "Commands").
 
-    `url` holds the password, `shown_url` names the password file instead. `problem` and `hint` say why the verdict is
-    `failed`, and are empty otherwise.
+    `url` holds the password, `shown_url` names the password file instead; both are None where no server runs.
     """
 
     verdict: Verdict
@@ -188,5 +187,3 @@ class RescueReport:
     steps: tuple[StepReport, ...]
     findings: tuple[Finding, ...]
     seconds: float
-    problem: str = ""
-    hint: str = ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from pgrescue.files import write_atomically
 from pgrescue.model import Finding, Severity
+from pgrescue.steps.ownership import hand_over
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,4 @@ def _is_empty(path: Path) -> bool:
 
 def _write(path: Path, text: str, run: Run) -> None:
     write_atomically(path, text)
-    owner = run.engine.installation.owner
-    if owner is not None:
-        os.chown(path, owner.uid, owner.gid)
+    hand_over(run, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from pgrescue.errors import SnapshotError
@@ -10,6 +9,7 @@ from pgrescue.files import write_atomically
 from pgrescue.model import Finding, Severity
 from pgrescue.snapshot.settings import effective
 from pgrescue.steps.access import ROLE
+from pgrescue.steps.ownership import hand_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,12 +52,9 @@ class Configure:
         """Write them where the identity that runs PostgreSQL can read them."""
         server = run.workspace.server
         server.mkdir(mode=0o700, exist_ok=True)
-        owner = run.engine.installation.owner
         for name, text in _files(run).items():
             write_atomically(server / name, text)
-        if owner is not None:
-            for path in (server, *server.iterdir()):
-                os.chown(path, owner.uid, owner.gid)
+        hand_over(run, server, *server.iterdir())
 
     def findings(self, run: Run) -> tuple[Finding, ...]:
         """Tell which libraries are not loaded, and which replication slots were dropped."""

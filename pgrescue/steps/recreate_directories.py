@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from pgrescue.steps.layout import left_out_directories
+from pgrescue.steps.ownership import hand_over
 
 if TYPE_CHECKING:
     from pgrescue.model import Finding
@@ -25,13 +25,11 @@ class RecreateDirectories:
 
     def apply(self, run: Run, observer: Observer) -> None:  # noqa: ARG002 - nothing to watch
         """Make those that are missing."""
-        owner = run.engine.installation.owner
         for name in left_out_directories(run.snapshot.chosen.major):
             path = run.workspace.pgdata / name
             if not path.is_dir():
                 path.mkdir(mode=0o700)
-                if owner is not None:
-                    os.chown(path, owner.uid, owner.gid)
+                hand_over(run, path)
 
     def findings(self, run: Run) -> tuple[Finding, ...]:  # noqa: ARG002 - every step is asked the same
         """Nothing is worth telling."""

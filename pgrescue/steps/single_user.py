@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from pgrescue.errors import CopyRefusedError
 from pgrescue.files import write_atomically
+from pgrescue.steps.ownership import hand_over
 
 if TYPE_CHECKING:
     from pgrescue.command import Completed
@@ -24,9 +24,7 @@ def single_user(run: Run, statements: str, *, log: str) -> Completed:
     workspace = run.workspace
     script = workspace.server / "single-user.sql"
     write_atomically(script, statements)
-    owner = run.engine.installation.owner
-    if owner is not None:
-        os.chown(script, owner.uid, owner.gid)
+    hand_over(run, script)
     try:
         done = run.engine.run(
             "postgres",
