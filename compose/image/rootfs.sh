@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Makes a Debian trixie tree with PostgreSQL 17 in TREE, shaped like the root of the official image.
+# Makes a Debian tree with the PostgreSQL that its release has, shaped like the root of the official image.
 #
-#   rootfs.sh TREE
+#   rootfs.sh TREE SUITE MAJOR          as in: rootfs.sh /tmp/tree trixie 17; bookworm has 15
 #
 # Needs root and debootstrap; uses debootstrap's default mirror. About a minute.
 set -euo pipefail
 
-tree=${1:?usage: rootfs.sh TREE}
+tree=${1:?usage: rootfs.sh TREE SUITE MAJOR} suite=${2:?} major=${3:?}
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 # libnss-wrapper: initdb wants a user name, also under `docker run --user 12345:12345`.
 # xz-utils and zstd: the official image has them, for init scripts and for unpacking inside a container.
 debootstrap --variant=minbase \
-    --include=postgresql-17,gosu,locales,libnss-wrapper,xz-utils,zstd \
-    trixie "$tree"
+    --include="postgresql-$major",gosu,locales,libnss-wrapper,xz-utils,zstd \
+    "$suite" "$tree"
 
 in_tree() { chroot "$tree" "$@"; }
 
 # The package made a cluster of its own and a postgres user with the next free system uid. The official
 # image has 999:999, and files in a volume carry the number, not the name.
-rm -rf "$tree"/etc/postgresql/17 "$tree"/var/lib/postgresql/* "$tree"/var/log/postgresql/*
+rm -rf "$tree"/etc/postgresql/"$major" "$tree"/var/lib/postgresql/* "$tree"/var/log/postgresql/*
 old_uid=$(in_tree id -u postgres)
 old_gid=$(in_tree id -g postgres)
 in_tree groupmod --gid 999 postgres

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from pgrescue.workspace import Workspace
 
 
+def options(major: int) -> tuple[str, ...]:  # noqa: ARG001 - one shape for all
+    """Return the options of `pgrescue local` for this engine and major."""
+    return ("--engine", "docker")
+
+
 @cache
 def missing(major: int) -> str | None:
     """Say why this machine cannot run the docker engine with this major, or return None."""
@@ -23,7 +28,7 @@ def missing(major: int) -> str | None:
     return None if image_is_present(default_image(major)) else f"Docker has no image {default_image(major)}"
 
 
-def require(major: int) -> None:
+def require(major: int, *, contrib: bool = False) -> None:  # noqa: ARG001 - every image of postgres has contrib
     """Skip the test where the engine cannot be had; fail it where PGRESCUE_REQUIRE_ENGINES names docker."""
     if reason := missing(major):
         if "docker" in os.environ.get("PGRESCUE_REQUIRE_ENGINES", "").split(","):

@@ -101,6 +101,32 @@ def test_run_tells_status_and_both_outputs(site: Site, engine: Engine) -> None:
         failed.check("it failed")
 
 
+def test_run_tells_of_stderr_as_it_comes(site: Site, engine: Engine) -> None:
+    """Before the program has ended: the query waits for the file that the listener makes."""
+    heard: list[str] = []
+    sign, sql = site.workspace.pgdata / "heard", site.workspace.root / "in.sql"
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        if "first words" in line:
+            sign.touch()
+            own(sign, engine)
+
+    wait = "WHILE pg_stat_file('heard', true) IS NULL LOOP PERFORM pg_sleep(0.02); END LOOP;"
+    sql.write_text(f"DO $$ BEGIN RAISE LOG 'first words'; {wait} RAISE LOG 'last words'; END $$;\n")
+    own(sql, engine)
+    done = engine.run("postgres", single(engine, site), stdin=sql, on_stderr=hear)
+    assert done.status == 0
+    told = [line.partition("LOG:  ")[2] for line in heard if "words" in line and "LOG:  " in line]
+    assert told == ["first words", "last words"]
+    assert heard == done.stderr.splitlines()
+
+
+def single(engine: Engine, site: Site) -> list[str]:
+    """Return the arguments of a server in single-user mode that says what is logged."""
+    return ["--single", "-D", engine.path(site.workspace.pgdata), "-c", "log_min_messages=log", "postgres"]
+
+
 def test_run_passes_the_environment(site: Site, engine: Engine) -> None:
     done = engine.run("psql", ["-h", "127.0.0.1", "-p", "1", "-U", "a"], env={"PGAPPNAME": "x", "PGPORT": "1"})
     assert done.status == 2
