@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
-def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Replace `path` by `content` so that a reader, and a crash, meet the old file or the new one, never a part.
 
-    Raises DiskSpaceError where there is no room for it.
+    What is not `durable` need not outlive a power failure, and is written faster. Raises DiskSpaceError where there
+    is no room for it.
     """
     data = content.encode() if isinstance(content, str) else content
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -28,7 +29,8 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         aside.replace(path)
     except BaseException as error:
         aside.unlink(missing_ok=True)
@@ -37,7 +39,8 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600) -> 
                 f"the disk is full: {path} cannot be written", hint="Free some space and run the same command again."
             ) from error
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def is_remains(path: Path) -> bool:

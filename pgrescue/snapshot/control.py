@@ -228,6 +228,30 @@ def parse_control(data: bytes) -> ControlFile:
     return control
 
 
+def recovering_from(data: bytes, *, checkpoint: Lsn, redo: Lsn, timeline: Timeline) -> bytes:
+    """Return a pg_control of a server that crashed after this checkpoint, so that recovery begins there.
+
+    All that a backup or a standby noted of where it must reach is gone: the caller knows that it cannot be reached.
+    """
+    _, crc_offset = _format_of(data)
+    offsets = {item.name: item.metadata["offset"] for item in fields(ControlFile) if "offset" in item.metadata}
+    changed = bytearray(data)
+    for name, value in (
+        ("checkpoint", checkpoint.position),
+        ("redo", redo.position),
+        ("min_recovery_point", 0),
+        ("backup_start", 0),
+        ("backup_end", 0),
+    ):
+        struct.pack_into("<Q", changed, offsets[name], value)
+    struct.pack_into("<I", changed, offsets["state"], list(DatabaseState).index(DatabaseState.IN_PRODUCTION))
+    for name, value in (("timeline", timeline), ("previous_timeline", timeline), ("min_recovery_timeline", 0)):
+        struct.pack_into("<I", changed, offsets[name], value)
+    changed[offsets["backup_end_required"]] = 0
+    struct.pack_into("<I", changed, crc_offset, crc32c(bytes(changed[:crc_offset])))
+    return bytes(changed)
+
+
 def _format_of(data: bytes) -> tuple[int, int]:
     """Return the major and where its CRC lies, or raise the SnapshotError that says what the file is instead."""
     if len(data) != FILE_SIZE:

@@ -5,37 +5,24 @@ Which files and pages count: reference/formats.md §9, `pg_checksums.c` and `Pag
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pgrescue.errors import SnapshotError
 from pgrescue.model import Lsn
+from pgrescue.snapshot.relation_files import page_headers, page_lsns, read_batches, relation_files, sound_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 PLAUSIBLE_GAP_BYTES: Final = 1 << 40
 """How far above all other files one file's LSNs may be: no server writes 1 TiB of WAL for one file alone."""
 
 _CHUNK_BYTES: Final = 4 << 20
-_HEADER_BYTES: Final = 24
-_LAYOUT_VERSION: Final = 4
-_FLAGS: Final = 0x0007
 _RANGE_BITS: Final = 40
 _MAX_LISTED: Final = 100
-_RELATION: Final = re.compile(r"(\d+)(_fsm|_vm|_init)?(?:\.\d+)?", re.ASCII)
-_PAGE: Final = np.dtype(
-    {
-        "names": ["xlogid", "xrecoff", "flags", "lower", "upper", "special", "size_version"],
-        "formats": ["<u4", "<u4", "<u2", "<u2", "<u2", "<u2", "<u2"],
-        "offsets": [0, 4, 10, 12, 14, 16, 18],
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -81,21 +68,15 @@ def scan_pages(
     directory, and for a file that cannot be read.
     """
     tally = _Tally()
-    buffer = bytearray(max(_CHUNK_BYTES // block_size, 1) * block_size)
     root = str(pgdata)
-    path = root
-    try:
-        for path in _relation_files(pgdata):
-            relative = path[len(root) + 1 :]
-            for first_block, data in _chunks(path, buffer, block_size):
-                _scan_chunk(data, block_size, relative, first_block, tally)
-                if on_progress is not None:
-                    on_progress(len(data))
-    except OSError as error:
-        raise SnapshotError(
-            f"{error.filename or path} cannot be read: {error.strerror}",
-            hint="Look at the disk and at the file's permissions.",
-        ) from error
+    files = (file for file in relation_files(pgdata) if file.has_wal_lsns)
+    for data, pieces in read_batches(files, block_size=block_size, batch_bytes=_CHUNK_BYTES):
+        for piece in pieces:
+            part = data[piece.start * block_size : (piece.start + piece.blocks) * block_size]
+            if piece.blocks:
+                _scan_chunk(part, block_size, piece.file.path[len(root) + 1 :], piece.first_block, tally)
+        if on_progress is not None:
+            on_progress(len(data))
     outliers = tally.take_outliers(near)
     top = max((item.best for item in tally.ranges.values()), key=lambda found: found.lsn, default=None)
     return PageScan(
@@ -161,89 +142,17 @@ class _Tally:
         return tuple(taken[:_MAX_LISTED])
 
 
-def _chunks(path: str, buffer: bytearray, block_size: int) -> Iterator[tuple[int, memoryview]]:
-    """Yield a file's pages by the buffer, with the first one's block; what fills no page at its end does not count."""
-    view = memoryview(buffer)
-    first_block = 0
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        while blocks := _read_blocks(descriptor, view, first_block * block_size, block_size):
-            yield first_block, view[: blocks * block_size]
-            first_block += blocks
-    finally:
-        os.close(descriptor)
-
-
-def _read_blocks(descriptor: int, view: memoryview, offset: int, block_size: int) -> int:
-    """Fill the buffer from `offset` on and return how many whole blocks it holds; a read may give less than asked."""
-    filled = 0
-    while filled < len(view):
-        count = os.preadv(descriptor, [view[filled:]], offset + filled)
-        if count == 0:
-            break
-        filled += count
-    return filled // block_size
-
-
 def _scan_chunk(data: memoryview, block_size: int, path: str, first_block: int, tally: _Tally) -> None:
     """Take in whole pages; only the cache line with each page's header is looked at."""
-    pages = np.ndarray(len(data) // block_size, dtype=_PAGE, buffer=data, strides=(block_size,))
-    upper, lower, special = pages["upper"], pages["lower"], pages["special"]
-    used = upper != 0
-    sound = (
-        used
-        & (pages["size_version"] == (block_size | _LAYOUT_VERSION))
-        & ((pages["flags"] & ~np.uint16(_FLAGS)) == 0)
-        & (lower >= _HEADER_BYTES)
-        & (lower <= upper)
-        & (upper <= special)
-        & (special <= block_size)
-    )
+    pages = page_headers(data, block_size)
+    used = pages["upper"] != 0
+    sound = used & sound_headers(pages, block_size)
     tally.pages += len(pages)
     tally.unreadable += int(np.count_nonzero(used)) - int(np.count_nonzero(sound))
-    lsns = np.where(sound, (pages["xlogid"].astype(np.uint64) << np.uint64(32)) | pages["xrecoff"], np.uint64(0))
+    lsns = np.where(sound, page_lsns(pages), np.uint64(0))
     while largest := int(lsns.max()):
         number = largest >> _RANGE_BITS
         inside = (lsns != 0) & (lsns >> np.uint64(_RANGE_BITS) == number)
         found = _Found(largest, path, first_block + int(lsns.argmax()))
         tally.ranges.setdefault(number, _Range(found)).add(found, int(np.count_nonzero(inside)))
         lsns[inside] = 0
-
-
-def _relation_files(pgdata: Path) -> Iterator[str]:
-    """Yield the paths of all files with pages whose LSNs are positions in the WAL."""
-    base = pgdata / "base"
-    if not base.is_dir():
-        raise SnapshotError(f"{pgdata} is no data directory: it has no base/", hint="Name the directory of PG_VERSION.")
-    yield from _files_of(str(pgdata / "global"))
-    for database in _directories(str(base)):
-        yield from _files_of(database)
-    for tablespace in _directories(str(pgdata / "pg_tblspc")):
-        for version in _directories(tablespace):
-            if os.path.basename(version).startswith("PG_"):  # noqa: PTH119 (a Path for each of 100 000 files is slow)
-                for database in _directories(version):
-                    yield from _files_of(database)
-
-
-def _directories(path: str) -> list[str]:
-    """List the directories in `path`, links to such included, since tablespaces are links; none where there is none."""
-    try:
-        with os.scandir(path) as entries:
-            return sorted(entry.path for entry in entries if entry.is_dir())
-    except FileNotFoundError:
-        return []
-
-
-def _files_of(directory: str) -> list[str]:
-    """List a database's files: regular, named as relations are, and not those of an unlogged one."""
-    try:
-        with os.scandir(directory) as entries:
-            found = [
-                (match[1], match[2], entry.path)
-                for entry in entries
-                if (match := _RELATION.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False)
-            ]
-    except FileNotFoundError:
-        return []
-    unlogged = {number for number, fork, _ in found if fork == "_init"}
-    return sorted(path for number, fork, path in found if number not in unlogged or fork == "_init")
