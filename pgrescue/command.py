@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 from pgrescue.errors import ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pgrescue.model import Owner
 
@@ -93,9 +93,11 @@ def run(
     owner: Owner | None = None,
     within: Path | None = None,
     timeout_s: float | None = None,
+    on_stderr: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run a program to its end, as `owner` where one is given, and return what it printed.
 
+    `on_stderr` is told each line of stderr as it comes, without its end; it and `timeout_s` exclude each other.
     `cwd` is entered, and `within` is opened, before the identity changes: the program reaches `within` as WITHIN even
     where it may not pass the directories above (Linux only). A program that cannot be started, or that outlives
     `timeout_s` (it is killed), raises ToolError. On any exception, Ctrl-C included, it does not outlive the call.
@@ -118,7 +120,10 @@ def run(
             raise ToolError(f"{args[0]} cannot be run: {error.strerror or error}") from error
         stack.enter_context(process)
         try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
+            if on_stderr is None:
+                stdout, stderr = process.communicate(timeout=timeout_s)
+            else:
+                stdout, stderr = _listen(process, on_stderr)
         except subprocess.TimeoutExpired as error:
             process.kill()
             raise ToolError(f"{Path(args[0]).name} did not end within {timeout_s:g} s and was stopped") from error
@@ -126,6 +131,23 @@ def run(
             process.kill()
             raise
     return Completed(tuple(args), process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+def _listen(process: subprocess.Popen[bytes], on_stderr: Callable[[str], None]) -> tuple[bytes, bytes]:
+    """Read both outputs to their ends, telling of each line of stderr on the way."""
+    assert process.stdout is not None  # noqa: S101 - both are pipes, for mypy
+    assert process.stderr is not None  # noqa: S101 - as above
+    printed: list[bytes] = []
+    with contextlib.closing(process.stdout) as stdout:
+        reader = threading.Thread(target=lambda: printed.append(stdout.read()), daemon=True)
+        reader.start()
+        said = bytearray()
+        for line in process.stderr:
+            said += line
+            on_stderr(line.decode(errors="replace").rstrip("\n"))
+        reader.join()
+    process.wait()
+    return b"".join(printed), bytes(said)
 
 
 def spawn(

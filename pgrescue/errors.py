@@ -61,12 +61,20 @@ class EngineError(RescueError):
     """PostgreSQL's programs cannot be had or run on this machine."""
 
 
+class TargetNotReachedError(RescueError):
+    """Replay cannot end where the user wants it to: no other strategy would, and none is tried."""
+
+
 class ToolError(RescueError):
     """One of PostgreSQL's programs ended with an error."""
 
 
 class CopyRefusedError(RescueError):
     """PostgreSQL met the copy and would not run on it: another strategy may help."""
+
+
+class TornCopyError(CopyRefusedError):
+    """PostgreSQL recovered the copy, whose files are not of one instant: the next strategy goes on with it as it is."""
 
 
 class ServerError(RescueError):

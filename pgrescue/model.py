@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import total_ordering
 from typing import TYPE_CHECKING, NewType
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
 Timeline = NewType("Timeline", int)
@@ -48,6 +48,70 @@ class Lsn:
     def __bool__(self) -> bool:
         """Tell whether the position is valid: PostgreSQL writes 0/0 for "none"."""
         return self.position != 0
+
+
+@dataclass(frozen=True)
+class Latest:
+    """Replay to the end of the WAL."""
+
+    def __str__(self) -> str:
+        return "latest"
+
+
+@dataclass(frozen=True)
+class Immediate:
+    """Replay only until the backup is consistent."""
+
+    def __str__(self) -> str:
+        return "immediate"
+
+
+@dataclass(frozen=True)
+class UntilTime:
+    """Replay what was committed up to this moment, which carries its zone."""
+
+    time: datetime
+
+    def __str__(self) -> str:
+        return self.time.isoformat(sep=" ")
+
+
+@dataclass(frozen=True)
+class UntilLsn:
+    """Replay up to, and with, the record at this position."""
+
+    lsn: Lsn
+
+    def __str__(self) -> str:
+        return str(self.lsn)
+
+
+Until = Latest | Immediate | UntilTime | UntilLsn
+"""Where replay is to end."""
+
+
+def parse_until(text: str) -> Until:
+    """Read `latest`, `immediate`, an LSN, or a time with its zone (ISO 8601); raise ValueError for anything else."""
+    stripped = text.strip()
+    match stripped.lower():
+        case "latest":
+            return Latest()
+        case "immediate":
+            return Immediate()
+        case _:
+            pass
+    if _LSN.fullmatch(stripped):
+        return UntilLsn(Lsn.parse(stripped))
+    utc = stripped.removesuffix("UTC").rstrip()
+    try:
+        time = datetime.fromisoformat(stripped if utc == stripped else f"{utc}+00:00")
+    except ValueError:
+        msg = f"{text!r} is neither `latest`, `immediate`, an LSN such as 16/B374D848, nor a time"
+        raise ValueError(msg) from None
+    if time.tzinfo is None:
+        msg = f"the time {text!r} has no zone, and the server's is not known: add it, as in {stripped}+00:00"
+        raise ValueError(msg)
+    return UntilTime(time)
 
 
 @dataclass(frozen=True)
@@ -131,8 +195,23 @@ class StrategyName(StrEnum):
     """How a copy is made startable (DESIGN.md, "Strategies"), best first."""
 
     CLEAN = "clean"
+    ARCHIVE = "archive"
+    REPLAY = "replay"
     CRASH = "crash"
     RESET = "reset"
+
+
+class VerifyLevel(StrEnum):
+    """How much is checked before the server is opened: each level holds the one before it."""
+
+    NONE = "none"
+    FAST = "fast"
+    FULL = "full"
+
+    def covers(self, other: VerifyLevel) -> bool:
+        """Tell whether this level checks as much as `other`."""
+        order = list(VerifyLevel)
+        return order.index(self) >= order.index(other)
 
 
 class EngineName(StrEnum):
@@ -156,6 +235,25 @@ class RecoveredTo:
 
     lsn: Lsn | None = None
     time: datetime | None = None
+
+
+@dataclass(frozen=True)
+class DamagedBlocks:
+    """A run of damaged blocks of one relation, both ends included, and what is wrong with them in one word or two."""
+
+    first: int
+    last: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """Where a relation is damaged: its name, its first file, how many blocks it has, and which ones are damaged."""
+
+    relation: str
+    file: str
+    blocks: int
+    damaged: tuple[DamagedBlocks, ...]
 
 
 @dataclass(frozen=True)

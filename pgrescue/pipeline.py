@@ -21,6 +21,8 @@ class Unit(StrEnum):
 
     BYTES = "bytes"
     ITEMS = "items"
+    LSN = "lsn"
+    """Positions in the WAL, in bytes from its beginning: `done` is the one reached, `total` the one wanted."""
 
 
 class Observer(Protocol):

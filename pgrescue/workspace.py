@@ -76,9 +76,65 @@ class Workspace:
         return self.root / "health.json"
 
     @property
+    def wal(self) -> Path:
+        """WAL files on their way from an archive to the server."""
+        return self.root / "wal"
+
+    @property
+    def staged(self) -> Path:
+        """Which WAL files were put into the copy, as JSON."""
+        return self.root / "staged.json"
+
+    @property
+    def replayed_part(self) -> Path:
+        """Whether WAL was replayed before a reset, as JSON."""
+        return self.root / "replayed.json"
+
+    @property
+    def repaired(self) -> Path:
+        """What the repair found and did, as JSON; it exists only once the repair has ended."""
+        return self.root / "repaired.json"
+
+    @property
+    def manifest(self) -> Path:
+        """The rows that the repair set aside, brought back or knows to be lost, table by table, as JSON."""
+        return self.root / "manifest.json"
+
+    @property
+    def checked_files(self) -> Path:
+        """What the check of the copy's files found, as JSON."""
+        return self.root / "files.json"
+
+    @property
+    def file_names(self) -> Path:
+        """Which relations the damaged files belong to, by path, as JSON."""
+        return self.root / "names.json"
+
+    @property
+    def verified(self) -> Path:
+        """What the checks on the running server found, as JSON."""
+        return self.root / "verified.json"
+
+    @property
     def made_from_copy(self) -> tuple[Path, ...]:
         """The files that say something of the copy in pgdata; with another copy they are void."""
-        return (self.unpacked, self.reset_plan, self.recovered, self.health, self.pgpass, self.report)
+        return (
+            self.unpacked,
+            self.reset_plan,
+            self.staged,
+            self.replayed_part,
+            self.recovered,
+            self.repaired,
+            self.manifest,
+            self.checked_files,
+            self.file_names,
+            self.verified,
+            self.health,
+            self.pgpass,
+            self.report,
+            self.report_page,
+            self.logs / "recover.log",
+        )
 
     @property
     def ledger(self) -> Path:
@@ -89,6 +145,11 @@ class Workspace:
     def report(self) -> Path:
         """The rescue report, as `local --json` prints it."""
         return self.root / "report.json"
+
+    @property
+    def report_page(self) -> Path:
+        """The rescue report for a browser."""
+        return self.root / "report.html"
 
     @property
     def pgpass(self) -> Path:

@@ -41,7 +41,7 @@ from pgrescue.errors import EngineError, PortInUseError, ServerError, ToolError
 from pgrescue.model import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pgrescue.engine.interface import Installation
     from pgrescue.workspace import Workspace
@@ -105,6 +105,7 @@ class DockerEngine:
         stdin: Path | None = None,
         env: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        on_stderr: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run one of PostgreSQL's programs to its end, in a container of its own."""
         command = (program, *args)
@@ -121,7 +122,7 @@ class DockerEngine:
         archive = _passwd(self._site.user) if program in {"postgres", "initdb"} else None
         try:
             status, out, err = self._daemon.run(
-                config, name=tool_name(self._server), timeout_s=timeout_s, archive=archive
+                config, name=tool_name(self._server), timeout_s=timeout_s, archive=archive, on_stderr=on_stderr
             )
         except OvertimeError as error:
             raise ToolError(f"{program} did not end within {timeout_s:g} s and was stopped") from error

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pgrescue.model import Owner
 
@@ -31,7 +31,7 @@ _SHM_BYTES = 1 << 30  # parallel queries and index builds die on Docker's 64 MB;
 _COVER_BYTES = 1 << 16
 _LOG = {"Type": "json-file", "Config": {"max-size": "32m", "max-file": "4"}}
 _NO_LOG: dict[str, Any] = {"Type": "none", "Config": {}}
-_FRAME = struct.Struct(">BxxxL")
+FRAME_HEADER = struct.Struct(">BxxxL")
 _STDERR = 2
 
 
@@ -209,20 +209,28 @@ def frames(chunks: Iterable[bytes]) -> Iterator[tuple[bool, bytes]]:
     buffer = bytearray()
     for chunk in chunks:
         buffer += chunk
-        while len(buffer) >= _FRAME.size:
-            stream, length = _FRAME.unpack_from(buffer)
-            end = _FRAME.size + length
+        while len(buffer) >= FRAME_HEADER.size:
+            stream, length = FRAME_HEADER.unpack_from(buffer)
+            end = FRAME_HEADER.size + length
             if len(buffer) < end:
                 break
-            yield stream == _STDERR, bytes(buffer[_FRAME.size : end])
+            yield stream == _STDERR, bytes(buffer[FRAME_HEADER.size : end])
             del buffer[:end]
 
 
-def outputs(chunks: Iterable[bytes]) -> tuple[str, str]:
-    """Return what a program wrote to stdout and to stderr."""
+def outputs(chunks: Iterable[bytes], on_stderr: Callable[[str], None] | None = None) -> tuple[str, str]:
+    """Return what a program wrote to stdout and to stderr, telling of each line of stderr as it comes."""
     out, err = bytearray(), bytearray()
-    for is_stderr, data in frames(chunks):
-        (err if is_stderr else out).extend(data)
+
+    def to_stderr() -> Iterator[bytes]:
+        for is_stderr, data in frames(chunks):
+            (err if is_stderr else out).extend(data)
+            if is_stderr:
+                yield data
+
+    for line in lines(to_stderr()):
+        if on_stderr is not None:
+            on_stderr(line)
     return out.decode(errors="replace"), err.decode(errors="replace")
 
 

@@ -15,7 +15,7 @@ import urllib3.exceptions
 from docker.context import ContextAPI
 from docker.utils import kwargs_from_env, parse_host
 
-from pgrescue.engine.docker_container import LABEL_ID, Container, frames, outputs
+from pgrescue.engine.docker_container import FRAME_HEADER, LABEL_ID, Container, frames, outputs
 from pgrescue.errors import EngineError
 
 if TYPE_CHECKING:
@@ -165,12 +165,18 @@ class Daemon:
             return [Container.parse(one) for one in self._api.containers()]
 
     def run(
-        self, config: Mapping[str, Any], *, name: str, timeout_s: float | None = None, archive: bytes | None = None
+        self,
+        config: Mapping[str, Any],
+        *,
+        name: str,
+        timeout_s: float | None = None,
+        archive: bytes | None = None,
+        on_stderr: Callable[[str], None] | None = None,
     ) -> tuple[int, str, str]:
         """Run a container that removes itself to its end; return its exit status, its stdout and its stderr.
 
-        `archive` is a tar that is unpacked at its root first. Raises OvertimeError after `timeout_s`. Whatever
-        happens, Ctrl-C included, the container does not outlive the call.
+        `archive` is a tar that is unpacked at its root first. `on_stderr` is told each line of stderr. Raises
+        OvertimeError after `timeout_s`. Whatever happens, Ctrl-C included, the container does not outlive the call.
         """
         with _translated(), contextlib.ExitStack() as stack:
             stack.callback(self._remove_if_possible, name)
@@ -182,7 +188,8 @@ class Daemon:
             output = stack.enter_context(self._ask(name, "attach", stdout="1", stderr="1", stream="1"))
             self._api.start(name)
             overtime = stack.enter_context(_alarm(timeout_s, lambda: self._remove_if_possible(name)))
-            out, err = outputs(output.iter_content(_CHUNK_BYTES))
+            chunks = output.iter_content(_CHUNK_BYTES) if on_stderr is None else _as_they_come(output)
+            out, err = outputs(chunks, on_stderr)
             status = int(end.json()["StatusCode"])
             if overtime.is_set():
                 raise OvertimeError(f"the program did not end within {timeout_s} s and was stopped")
@@ -249,6 +256,17 @@ class Daemon:
         """Remove a container in the course of another error, which is the one to tell."""
         with contextlib.suppress(EngineError):
             self.remove(name)
+
+
+def _as_they_come(attached: requests.Response) -> Iterator[bytes]:
+    """Yield the pieces of an attached container's outputs, each as soon as it is there.
+
+    The answer has neither a length nor chunks, so that reading more than a frame would wait for the next one, and
+    reading without a size for the container's end.
+    """
+    while header := attached.raw.read(FRAME_HEADER.size):
+        yield header
+        yield attached.raw.read(FRAME_HEADER.unpack(header)[1]) if len(header) == FRAME_HEADER.size else b""
 
 
 @contextlib.contextmanager

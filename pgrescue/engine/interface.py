@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pgrescue.command import Completed
@@ -67,9 +67,11 @@ class Engine(Protocol):
         stdin: Path | None = None,
         env: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        on_stderr: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run one of PostgreSQL's programs (pg_resetwal, postgres --single, pg_dump …) to its end.
 
+        `on_stderr` is told each line of stderr as it comes; it and `timeout_s` exclude each other.
         It runs as the owner of the data directory, with the workspace within reach; `stdin` is a file of the
         workspace. Its exit status is in the answer. Raises EngineError or ToolError when it cannot be run at all.
         It never outlives the call, Ctrl-C included; what `kill -9` leaves of it, the next call or `remove` ends.

@@ -20,7 +20,7 @@ from pgrescue.errors import EngineError, PortInUseError, ServerError
 from pgrescue.retry import until_returns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pgrescue.command import Completed
     from pgrescue.engine.interface import Installation
@@ -70,6 +70,7 @@ class NativeEngine:
         stdin: Path | None = None,
         env: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
+        on_stderr: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run one of PostgreSQL's programs to its end, after ending what a killed pgrescue left running."""
         self._end_leftovers()
@@ -81,6 +82,7 @@ class NativeEngine:
             owner=self._found.owner,
             within=self._within,
             timeout_s=timeout_s,
+            on_stderr=on_stderr,
         )
 
     def libraries(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pgrescue.engine.interface import ServerState
 from pgrescue.errors import CopyRefusedError, WorkspaceError
 from pgrescue.files import write_atomically
+from pgrescue.model import StrategyName
 from pgrescue.steps.single_user import single_user
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _ITERATIONS = 4096  # PostgreSQL's own (scram_iterations)
 _SALT_BYTES = 16
 _GRANTED = "access granted"
 _LOGIN_EVENTS_SINCE = 17
+_NEEDED_FOR_ROLES = ("pg_authid", "pg_auth_members", "pg_db_role_setting", "pg_shdepend")
 _PRELOADS = ("session_preload_libraries", "local_preload_libraries")
 
 
@@ -43,9 +45,14 @@ class Access:
             run.engine.stop()
         password = secrets.token_urlsafe(24)
         verifier = scram_verifier(password, secrets.token_bytes(_SALT_BYTES))
-        done = single_user(
-            run, "".join(f"{line}\n" for line in role_statements(run.snapshot.chosen.major, verifier)), log="access.log"
-        )
+        statements = role_statements(run.snapshot.chosen.major, verifier)
+        settings = {}
+        if run.strategy is StrategyName.RESET and run.repairs:
+            # The repair needs a session, a session needs these; it rebuilds all others itself.
+            statements = (*(f"REINDEX TABLE pg_catalog.{name}" for name in _NEEDED_FOR_ROLES), *statements)
+            settings = {"ignore_system_indexes": "on"}
+        script = "".join(f"{line}\n" for line in statements)
+        done = single_user(run, script, log="access.log", settings=settings)
         if _GRANTED not in done.stdout:
             raise CopyRefusedError(
                 f"the role {ROLE} could not be made:\n{done.stderr.strip()[-1500:]}",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CONFIG, HBA, IDENT = "postgresql.conf", "pg_hba.conf", "pg_ident.conf"
 
+OPENED = "opened.conf"
+"""Settings from the time on when the checks are over; until then the file does not exist."""
+
 # They start work of their own as soon as they are loaded: jobs, replication, fail-over.
 _ACT_ON_THEIR_OWN = frozenset(
     {"pg_cron", "pg_partman_bgw", "pg_timetable", "pglogical", "pg_failover_slots", "bdr", "spock", "repmgr", "bg_mon"}
@@ -111,14 +114,19 @@ def preload_wanted(directory: DataDirectory) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def settings(directory: DataDirectory, libraries: Iterable[str], *, has_tablespaces: bool) -> dict[str, str]:
-    """Return the server's settings: at least as large as pg_control's where recovery insists, otherwise quiet."""
+def settings(
+    directory: DataDirectory, libraries: Iterable[str], *, has_tablespaces: bool, prepared: int = 0
+) -> dict[str, str]:
+    """Return the server's settings: at least as large as pg_control's where recovery insists, otherwise quiet.
+
+    `prepared` is how many prepared transactions the copy holds: a server with fewer places for them does not start.
+    """
     control = directory.control
     values = {
         "max_connections": str(max(control.max_connections, _LEAST_CONNECTIONS)),
         "max_worker_processes": str(max(control.max_worker_processes, _LEAST_WORKERS)),
         "max_wal_senders": str(control.max_wal_senders),
-        "max_prepared_transactions": str(control.max_prepared_xacts),
+        "max_prepared_transactions": str(max(control.max_prepared_xacts, prepared)),
         "max_locks_per_transaction": str(max(control.max_locks_per_xact, 256)),
         "shared_preload_libraries": ",".join(libraries),
         "wal_level": "replica",
@@ -150,7 +158,9 @@ def render(values: Mapping[str, str]) -> str:
     lines = (f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in values.items())
     return (
         "# Written by pgrescue, anew at every rescue. The server gets its port, its addresses and the paths of\n"
-        "# pg_hba.conf and pg_ident.conf on its command line.\n" + "".join(f"{line}\n" for line in lines)
+        "# pg_hba.conf and pg_ident.conf on its command line.\n"
+        + "".join(f"{line}\n" for line in lines)
+        + f"include_if_exists = '{OPENED}'\n"
     )
 
 
@@ -158,7 +168,9 @@ def _files(run: Run) -> dict[str, str]:
     libraries, _ = preload(run)
     tablespaces = run.workspace.pgdata / "pg_tblspc"
     has_tablespaces = tablespaces.is_dir() and any(tablespaces.iterdir())
-    values = settings(run.snapshot.chosen, libraries, has_tablespaces=has_tablespaces)
+    twophase = run.workspace.pgdata / "pg_twophase"
+    prepared = len(list(twophase.iterdir())) if twophase.is_dir() else 0
+    values = settings(run.snapshot.chosen, libraries, has_tablespaces=has_tablespaces, prepared=prepared)
     return {CONFIG: render(values), HBA: _HBA, IDENT: _IDENT}
 
 

@@ -25,9 +25,12 @@ class SessionError(Exception):
 
 @contextlib.contextmanager
 def session(
-    workspace: Workspace, port: int, database: str = _CATALOG_DATABASE
+    workspace: Workspace, port: int, database: str = _CATALOG_DATABASE, *, options: str = ""
 ) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """Open a session in autocommit mode for the block; every database error in it becomes a SessionError."""
+    """Open a session in autocommit mode for the block; every database error in it becomes a SessionError.
+
+    `options` are settings for the session as on the server's command line, such as `-c ignore_system_indexes=on`.
+    """
     # It takes 0.3 s to import: a rescue does so while its server starts, and most commands never do.
     import psycopg  # noqa: PLC0415 - see above
 
@@ -39,6 +42,7 @@ def session(
             password=read_password(workspace),
             dbname=database,
             connect_timeout=_CONNECT_TIMEOUT_S,
+            options=options,
             application_name="pgrescue",
             sslmode="disable",
             gssencmode="disable",

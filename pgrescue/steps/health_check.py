@@ -38,6 +38,9 @@ select datname, datallowconn, case when datallowconn then pg_catalog.pg_database
 """
 
 
+_PREPARED = "select gid, owner::text, database::text, prepared from pg_catalog.pg_prepared_xacts order by gid"
+
+
 @dataclass(frozen=True)
 class Health:
     """What the check found; `server_started` says of which start of the server it speaks."""
@@ -114,6 +117,7 @@ def _check(
     for number, database in enumerate(databases, start=1):
         findings += _catalogs(run.workspace, port, database.name)
         observer.advanced(number, len(databases), Unit.ITEMS)
+    findings += _prepared(connection)
     findings += _closed(name for name, allowed, _ in rows if not allowed)
     findings += _checkpoint(run.workspace, port)
     return databases, tuple(findings)
@@ -154,6 +158,18 @@ def _catalogs(workspace: Workspace, port: int, database: str) -> Iterator[Findin
             database,
             f"Its catalogs cannot be read: {error}",
             _HEALTHY,
+        )
+
+
+def _prepared(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+    for gid, owner, database, prepared in connection.execute(_PREPARED).fetchall():
+        yield Finding(
+            "prepared_transaction",
+            Severity.WARNING,
+            f"{gid} ({database})",
+            f"The transaction was prepared by {owner} at {prepared:%Y-%m-%d %H:%M:%S%z} for two-phase commit. It "
+            "survived, its changes are not visible, and it keeps its locks.",
+            f"Ask its transaction manager, then, in {database}: COMMIT PREPARED '{gid}' or ROLLBACK PREPARED '{gid}'.",
         )
 
 

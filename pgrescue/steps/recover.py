@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pgrescue.errors import TornCopyError
 from pgrescue.files import write_atomically
-from pgrescue.model import Finding, Lsn, RecoveredTo, Severity
+from pgrescue.model import Finding, Lsn, Severity
+from pgrescue.pipeline import Observer, Unit
 from pgrescue.snapshot.contents import CONTROL
 from pgrescue.steps.control import read_control
 from pgrescue.steps.newest_page import implausible_pages, outliers_document, scan
+from pgrescue.steps.replay_log import RECOVERY_LOG, current_lsn, progress_settings
 from pgrescue.steps.single_user import single_user
-from pgrescue.steps.times import parse_log_time
 
 if TYPE_CHECKING:
-    from pgrescue.pipeline import Observer
     from pgrescue.run import Run
-    from pgrescue.workspace import Workspace
-
-_REDO_DONE = re.compile(r"redo done at ([0-9A-F]+/[0-9A-F]+)")
-_LAST_COMMIT = re.compile(r"last completed transaction was at log time (.+)")
 
 
 class Recover:
@@ -40,15 +36,17 @@ class Recover:
     def apply(self, run: Run, observer: Observer) -> None:
         """Measure the pages, recover, and compare with where the WAL ended."""
         newest = scan(run, observer)
-        done = single_user(run, "", log="recover.log")
-        redo_done = _REDO_DONE.search(done.stderr)
-        last_commit = _LAST_COMMIT.search(done.stderr)
+        wanted = run.wal.reaches
+
+        def heard(line: str) -> None:
+            if (lsn := current_lsn(line)) is not None:
+                observer.advanced(lsn.position, None if wanted is None else max(wanted, lsn).position, Unit.LSN)
+
+        single_user(run, "", log=RECOVERY_LOG, settings=progress_settings(run), on_line=heard)
         # Recovery ends with a checkpoint, and the single-user session with another one: a few hundred bytes on.
         end = read_control(run.workspace.pgdata / CONTROL).checkpoint
         document = {
             "end_of_wal": str(end),
-            "redo_done": redo_done[1] if redo_done else None,
-            "last_commit": last_commit[1].strip() if last_commit else None,
             "max_page_lsn": str(newest.max_lsn) if newest.max_lsn else None,
             "max_page_at": newest.at,
             "outliers": outliers_document(newest),
@@ -58,17 +56,15 @@ class Recover:
     def findings(self, run: Run) -> tuple[Finding, ...]:
         """Tell that nobody can prove the copy atomic, or that it was not."""
         document = json.loads(run.workspace.recovered.read_text())
-        newest, end = document["max_page_lsn"], document["end_of_wal"]
-        if newest is not None and Lsn.parse(newest) > Lsn.parse(end):
+        if torn := _torn(document):
             return (
                 *implausible_pages(document["outliers"]),
                 Finding(
                     "pages_past_wal",
                     Severity.ERROR,
                     document["max_page_at"],
-                    f"A page is of {newest}, but the WAL in the snapshot ends at {end}: the files were copied while "
-                    "the server wrote to them. Rows are missing, and no error tells which.",
-                    "Use a backup with its WAL; without one, run again with --strategy reset and compare.",
+                    torn,
+                    "Use a backup with its WAL; without one, rescue with --strategy reset into another workspace.",
                 ),
             )
         was_running = (
@@ -89,11 +85,32 @@ class Recover:
         )
 
 
-def recovered_to(workspace: Workspace) -> RecoveredTo:
-    """Return how far crash recovery came, with the time of the last commit that it replayed."""
-    document = json.loads(workspace.recovered.read_text())
-    redo_done, last_commit = document["redo_done"], document["last_commit"]
-    return RecoveredTo(
-        Lsn.parse(redo_done) if redo_done else Lsn.parse(document["end_of_wal"]),
-        parse_log_time(last_commit) if last_commit else None,
+class RequireAtomic:
+    """A copy that was not atomic is for the next strategy, unless the user insists on this one."""
+
+    name = "require-atomic"
+    title = "See whether the files are of one instant"
+
+    def holds(self, run: Run) -> bool:
+        """Tell whether no page shows the opposite, or nothing else may be tried."""
+        return not (run.may_fall and _torn(json.loads(run.workspace.recovered.read_text())))
+
+    def apply(self, run: Run, observer: Observer) -> None:  # noqa: ARG002 - nothing to watch
+        """Raise TornCopyError."""
+        torn = _torn(json.loads(run.workspace.recovered.read_text()))
+        raise TornCopyError(torn, hint="Use a backup with its WAL.")
+
+    def findings(self, run: Run) -> tuple[Finding, ...]:  # noqa: ARG002 - every step is asked the same
+        """Nothing is worth telling: Recover tells it."""
+        return ()
+
+
+def _torn(document: dict[str, Any]) -> str:
+    """Say how it shows that the files are of several instants; nothing where it does not."""
+    newest, end = document["max_page_lsn"], document["end_of_wal"]
+    if newest is None or Lsn.parse(newest) <= Lsn.parse(end):
+        return ""
+    return (
+        f"A page is of {newest}, but the WAL in the snapshot ends at {end}: the files were copied while the server "
+        "wrote to them. Rows are missing, and no error tells which."
     )

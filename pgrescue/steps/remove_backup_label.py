@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pgrescue.run import Run
 
 LABEL = "backup_label"
+_MOST_NAMED = 20
 
 
 class RemoveBackupLabel:
@@ -34,13 +35,15 @@ class RemoveBackupLabel:
         label = run.snapshot.chosen.backup_label
         if label is None:
             return ()
+        shown = ", ".join(run.wal.missing[:_MOST_NAMED])
+        missing = f" What is missing: {shown}{' …' if len(run.wal.missing) > _MOST_NAMED else ''}." if shown else ""
         return (
             Finding(
                 "backup_label_removed",
                 Severity.WARNING,
                 LABEL,
                 f"The backup needs the WAL from {label.start_lsn} on (file {label.start_segment}) to be consistent. "
-                "It was started without.",
-                "If a WAL archive can be found, recover with it instead; pgrescue inspect names the files.",
+                f"It was started without.{missing}",
+                "If a WAL archive can be found, recover with it instead (--wal); pgrescue inspect names the files.",
             ),
         )

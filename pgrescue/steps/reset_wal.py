@@ -75,7 +75,7 @@ class ResetWal:
                 Severity.WARNING,
                 "pg_wal",
                 "The WAL was reset: changes that only the WAL held are gone, and a transaction that was under way "
-                "while the snapshot was taken may be there in part.",
+                f"while the snapshot was taken may be there in part. {_reach(run)}",
                 "Dump the data and load it into a new cluster before you build on it.",
             ),
             Finding(
@@ -84,14 +84,6 @@ class ResetWal:
                 "pg_control",
                 values or "pg_resetwal chose its values itself, as was asked for.",
                 "Nothing to do.",
-            ),
-            Finding(
-                "indexes_unchecked",
-                Severity.WARNING,
-                "all indexes",
-                "Heaps and indexes were copied at different times; indexes may miss rows, and unique keys may be there "
-                "twice. None was checked or rebuilt.",
-                "Run reindexdb --all on the rescued server before you trust a query; it stops at keys that are twice.",
             ),
         ]
         found += [
@@ -116,6 +108,17 @@ class ResetWal:
                 )
             )
         return (*found, *implausible_pages(stored["outliers"]))
+
+
+def _reach(run: Run) -> str:
+    """Say up to when the files are sure to hold what was committed: a checkpoint has written it to them."""
+    label, control = run.snapshot.chosen.backup_label, run.snapshot.chosen.control
+    if label is not None and label.start_time_text:
+        return f"What was committed before the backup began ({label.start_time_text}) was in the files."
+    return (
+        f"What was committed before the last checkpoint ({control.checkpoint_time:%Y-%m-%d %H:%M:%S} UTC) was in the "
+        "files; later commits are there only as far as they had been written, and leave no trace where they had not."
+    )
 
 
 def _keep(file: Path, target: Path) -> None:

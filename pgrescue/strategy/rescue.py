@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 import time
 from dataclasses import dataclass, field
@@ -11,33 +12,50 @@ from typing import TYPE_CHECKING, assert_never
 
 from pgrescue.engine.choose import Choice, EngineRequest, bind, choose_engine, reopen
 from pgrescue.engine.interface import ServerState
-from pgrescue.errors import CopyRefusedError, PortInUseError, RescueError, ServerError, UsageError, WorkspaceError
+from pgrescue.errors import (
+    CopyRefusedError,
+    PortInUseError,
+    RescueError,
+    ServerError,
+    TornCopyError,
+    UsageError,
+    WorkspaceError,
+)
 from pgrescue.ledger import Ledger, boot_id
 from pgrescue.model import (
     Finding,
+    Latest,
+    Outcome,
     RecoveredTo,
     RescueReport,
     Severity,
     StepReport,
     StrategyName,
     Verdict,
+    VerifyLevel,
 )
-from pgrescue.pipeline import run_steps
+from pgrescue.pipeline import Unit, run_steps
 from pgrescue.run import Run
 from pgrescue.steps.access import read_password
 from pgrescue.steps.health_check import Health
-from pgrescue.steps.recover import recovered_to
+from pgrescue.steps.replay_log import RECOVERY_LOG, logged_replay
 from pgrescue.steps.unpack import discard_copy
 from pgrescue.steps.url import server_url, shown_url
 from pgrescue.strategy.choose import Assessment, assess
 from pgrescue.strategy.recipes import STEPS
 from pgrescue.strategy.verdict import judge
+from pgrescue.strategy.wal_plan import WalRequest, plan_wal
 
 if TYPE_CHECKING:
     from pgrescue.engine.interface import Engine
     from pgrescue.pipeline import Observer
+    from pgrescue.run import WalPlan
     from pgrescue.snapshot.contents import Snapshot
+    from pgrescue.snapshot.wal import SegmentName
     from pgrescue.workspace import Workspace
+
+
+_FIND_WAL = "find-wal"
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,10 @@ class RescuePlan:
 
     engine: EngineRequest = field(default_factory=EngineRequest)
     strategy: StrategyName | None = None
+    wal: WalRequest = field(default_factory=WalRequest)
     computes_reset: bool = True
+    repairs: bool = True
+    verify: VerifyLevel = VerifyLevel.FAST
     port: int | None = None
 
 
@@ -57,9 +78,9 @@ def rescue(snapshot: Snapshot, workspace: Workspace, plan: RescuePlan, observer:
     `failed`, and the workspace stays as it is. Raises RescueError where it could not even begin.
     """
     begun = time.monotonic()
-    assessment = assess(snapshot)
-    _require_possible(plan.strategy, assessment)
     ledger = _known_ledger(workspace, snapshot)
+    wal, assessment = _assess(snapshot, plan, observer)
+    _require_possible(plan.strategy, assessment)
     choice = _engine(plan, ledger, snapshot, workspace, observer)
     observer.noted(f"Engine: {choice.found.installation.described} ({choice.why})")
     workspace.create(shared=choice.found.installation.owner is not None)
@@ -73,37 +94,71 @@ def rescue(snapshot: Snapshot, workspace: Workspace, plan: RescuePlan, observer:
             engine=record,
         )
     engine = bind(choice.found, workspace, ledger.state.workspace_id)
-    strategy = _strategy(plan, ledger, assessment)
+    strategy = _strategy(plan, ledger, assessment, workspace)
     _distrust_unsynced(workspace, ledger, engine)
-    run = Run(snapshot, workspace, engine, strategy, _port(plan, ledger, engine), computes_reset=plan.computes_reset)
+    run = Run(
+        snapshot,
+        workspace,
+        engine,
+        strategy,
+        _port(plan, ledger, engine),
+        wal=wal,
+        computes_reset=plan.computes_reset,
+        repairs=plan.repairs,
+        verify=plan.verify,
+        # A copy on which a server came up once is never thrown away: somebody may have worked on it.
+        may_fall=plan.strategy is None and not ledger.state.is_finished,
+    )
     ledger.change(strategy=strategy, port=run.port, engine=choice.found.installation.record)
-    # A copy on which a server came up once is never thrown away: somebody may have worked on it.
-    may_fall = plan.strategy is None and not ledger.state.is_finished
-    return _attempt(run, ledger, assessment, observer, may_fall=may_fall, begun=begun)
+    return _attempt(run, ledger, assessment, observer, begun=begun)
 
 
-def _attempt(
-    run: Run, ledger: Ledger, assessment: Assessment, observer: Observer, *, may_fall: bool, begun: float
-) -> RescueReport:
+def _assess(snapshot: Snapshot, plan: RescuePlan, observer: Observer) -> tuple[WalPlan, Assessment]:
+    """Find out which WAL there is, and which strategies it allows."""
+    begun = time.monotonic()
+    read = 0
+
+    def count(segment: SegmentName) -> None:  # noqa: ARG001 - how many, not which
+        nonlocal read
+        if not read:
+            observer.started(_FIND_WAL, "Read the WAL that the backup needs")
+        read += 1
+        observer.advanced(read, None, Unit.ITEMS)
+
+    wal = plan_wal(snapshot, plan.wal, on_segment=count)
+    if read:
+        observer.ended(StepReport(_FIND_WAL, Outcome.DONE, round(time.monotonic() - begun, 3)))
+    return wal, assess(snapshot, wal)
+
+
+def _attempt(run: Run, ledger: Ledger, assessment: Assessment, observer: Observer, *, begun: float) -> RescueReport:
     """Take the steps of the run's strategy; fall to the next one where that is allowed and this one fails."""
     try:
         observer.noted(f"Strategy: {run.strategy}")
         findings = run_steps(STEPS[run.strategy], run, journal=ledger, observer=observer)
-        _refuse_silent_loss(run, findings, may_fall=may_fall)
     except RescueError as error:
-        following = assessment.after(run.strategy) if may_fall else None
+        following = assessment.after(run.strategy) if run.may_fall else None
         if following is None or not _blames_the_copy(error):
             return _failed(run, ledger, error, begun)
-        observer.noted(
-            f"The strategy {run.strategy} failed; going on with {following} on a fresh copy.\n{error.problem}"
-        )
         run.engine.remove()
-        discard_copy(run.workspace)
-        ledger.start_over(failed=run.strategy, to=following, reason=error.problem)
-        run = dataclasses.replace(run, strategy=following)
-        return _attempt(run, ledger, assessment, observer, may_fall=may_fall, begun=begun)
+        if isinstance(error, TornCopyError):
+            on = "with the WAL replayed, which brings back what was not in the files yet"
+        else:
+            on = "on a fresh copy"
+            _keep_log(run)
+            discard_copy(run.workspace)
+        observer.noted(f"The strategy {run.strategy} failed; going on with {following} {on}.\n{error.problem}")
+        ledger.start_over(failed=run.strategy, to=following, reason=f"It went on {on}. {error.problem}")
+        return _attempt(dataclasses.replace(run, strategy=following), ledger, assessment, observer, begun=begun)
     ledger.change(is_finished=True)
     return _succeeded(run, ledger, findings, begun)
+
+
+def _keep_log(run: Run) -> None:
+    """Keep what the server said about a recovery that failed, under the strategy's name."""
+    log = run.workspace.logs / RECOVERY_LOG
+    if log.exists():
+        log.replace(log.with_name(f"recover-{run.strategy}.log"))
 
 
 # What PostgreSQL says when the machine is at fault: every strategy would fail on it alike.
@@ -115,14 +170,6 @@ def _blames_the_copy(error: RescueError) -> bool:
     if isinstance(error, PortInUseError) or any(words in error.problem for words in _MACHINE):
         return False
     return isinstance(error, CopyRefusedError | ServerError)
-
-
-def _refuse_silent_loss(run: Run, findings: tuple[Finding, ...], *, may_fall: bool) -> None:
-    """Raise where crash recovery ended without an error on a copy that was not atomic: its rows are not to be had."""
-    if may_fall and run.strategy is StrategyName.CRASH:
-        for finding in findings:
-            if finding.code == "pages_past_wal":
-                raise CopyRefusedError(finding.detail, hint=finding.remedy)
 
 
 def _require_possible(strategy: StrategyName | None, assessment: Assessment) -> None:
@@ -174,15 +221,50 @@ def _is_running(ledger: Ledger, workspace: Workspace) -> bool:
     return engine.status().state is ServerState.RUNNING
 
 
-def _strategy(plan: RescuePlan, ledger: Ledger, assessment: Assessment) -> StrategyName:
+def _strategy(plan: RescuePlan, ledger: Ledger, assessment: Assessment, workspace: Workspace) -> StrategyName:
     """Return the strategy to go on with: the workspace's, which may be one that a better one fell to."""
     recorded = ledger.state.strategy
+    if recorded is StrategyName.RESET and plan.strategy is None and plan.wal.path is not None:
+        raise UsageError(
+            "this workspace was begun without WAL, by a reset",
+            hint="To recover with WAL take another workspace with --workspace, or remove this one first: pgrescue rm.",
+        )
     if recorded is not None and plan.strategy is not None and plan.strategy is not recorded:
         raise UsageError(
             f"this workspace was begun with the strategy {recorded}, not {plan.strategy}",
             hint="Take another workspace with --workspace, or remove this one first: pgrescue rm.",
         )
+    if recorded in {StrategyName.ARCHIVE, StrategyName.REPLAY} and not workspace.recovered.exists():
+        _require_wal(recorded, assessment)
+    if recorded is not None and not isinstance(plan.wal.until, Latest):
+        _require_same_end(recorded, plan, workspace)
     return recorded or plan.strategy or assessment.best
+
+
+def _require_wal(recorded: StrategyName, assessment: Assessment) -> None:
+    """Raise where the WAL that a recovery was begun with cannot be seen now: without it, the copy would be given up."""
+    for option in assessment.options:
+        if option.strategy is recorded and not option.possible:
+            raise UsageError(
+                f"this workspace was begun with the strategy {recorded}, which is not possible now: {option.reason}",
+                hint="Name the same WAL again with --wal, or remove this workspace first: pgrescue rm.",
+            )
+
+
+def _require_same_end(recorded: StrategyName, plan: RescuePlan, workspace: Workspace) -> None:
+    """Raise where a workspace was recovered to another point, or is not one that ends at a chosen point at all."""
+    until = str(plan.wal.until)
+    match recorded:
+        case StrategyName.ARCHIVE | StrategyName.REPLAY:
+            ended = json.loads(workspace.recovered.read_text())["until"] if workspace.recovered.exists() else until
+            if ended == until:
+                return
+            problem = f"this workspace was recovered until {ended}, not until {until}"
+        case StrategyName.CLEAN | StrategyName.CRASH | StrategyName.RESET:
+            problem = f"this workspace was begun with the strategy {recorded}, which cannot end at a chosen point"
+        case _:
+            assert_never(recorded)
+    raise UsageError(problem, hint="Take another workspace with --workspace, or remove this one first: pgrescue rm.")
 
 
 def _distrust_unsynced(workspace: Workspace, ledger: Ledger, engine: Engine) -> None:
@@ -276,7 +358,7 @@ def _falls(ledger: Ledger) -> tuple[Finding, ...]:
             "strategy_failed",
             Severity.WARNING,
             fall.strategy,
-            f"The strategy {fall.strategy} did not work, and {fall.to} was taken on a fresh copy. {fall.reason}",
+            f"The strategy {fall.strategy} did not work, and {fall.to} was taken. {fall.reason}",
             "Nothing to do, unless the reason shows that something can be mended: then run again.",
         )
         for fall in ledger.state.falls
@@ -288,8 +370,8 @@ def _recovered_to(run: Run) -> RecoveredTo:
     match run.strategy:
         case StrategyName.CLEAN:
             return RecoveredTo(control.checkpoint, control.checkpoint_time)
-        case StrategyName.CRASH:
-            return recovered_to(run.workspace)
+        case StrategyName.ARCHIVE | StrategyName.REPLAY | StrategyName.CRASH:
+            return logged_replay(run.workspace).recovered_to
         case StrategyName.RESET:
             return RecoveredTo()
         case _:

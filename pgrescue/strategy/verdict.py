@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 def judge(strategy: StrategyName, findings: Iterable[Finding]) -> Verdict:
     """Return the verdict on a server that runs (DESIGN.md, "Verdicts").
 
-    An error among the findings means damage, whatever was done. Only a clean shutdown proves consistency: crash
-    recovery does so for an atomic copy, which the files cannot show, and a reset never does.
+    An error among the findings means damage, whatever was done. A clean shutdown proves consistency, and so does the
+    recovery of a backup, which PostgreSQL refuses to end before; crash recovery does so for an atomic copy, which the
+    files cannot show, and a reset never does.
     """
     if any(finding.severity is Severity.ERROR for finding in findings):
         return Verdict.DAMAGED
     match strategy:
-        case StrategyName.CLEAN:
+        case StrategyName.CLEAN | StrategyName.ARCHIVE | StrategyName.REPLAY:
             return Verdict.CONSISTENT
         case StrategyName.CRASH | StrategyName.RESET:
             return Verdict.BEST_EFFORT

@@ -19,7 +19,7 @@ from pgrescue.workspace import Workspace
 from tests.unit.snapshot.conftest import DATA, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pgrescue.model import Owner
     from pgrescue.snapshot.backup_info import BackupInfo
@@ -100,8 +100,12 @@ class FakeEngine:
         stdin: Path | None = None,
         env: Mapping[str, str] | None = None,  # noqa: ARG002 - the contract's
         timeout_s: float | None = None,  # noqa: ARG002 - the contract's
+        on_stderr: Callable[[str], None] | None = None,
     ) -> Completed:
         """Remember the program and what it was given; give the prepared answer."""
+        if on_stderr is not None:
+            for line in self.answer.stderr.splitlines():
+                on_stderr(line)
         self.asked.append((program, *args))
         if stdin is not None:
             self.scripts.append(stdin.read_text())

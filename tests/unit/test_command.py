@@ -92,6 +92,43 @@ def test_an_interrupted_call_leaves_no_program(tmp_path: Path, monkeypatch: pyte
     assert not _is_alive(int((tmp_path / "pid").read_text()))
 
 
+def test_stderr_is_heard_line_by_line_as_it_comes(tmp_path: Path) -> None:
+    """A listener that must hear the first line before the program can go on shows that nothing is held back."""
+    script = """
+import pathlib, sys, time
+print("one", file=sys.stderr, flush=True)
+print("out" * 100_000)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+sys.stderr.buffer.write(b"t\\xffwo\\nthe last")
+"""
+    heard: list[str] = []
+
+    def hear(line: str) -> None:
+        heard.append(line)
+        (tmp_path / "heard").touch()
+
+    done = run([PYTHON, "-c", script, str(tmp_path / "heard")], on_stderr=hear)
+    assert heard == ["one", "t\N{REPLACEMENT CHARACTER}wo", "the last"]
+    assert done.stderr == "one\nt\N{REPLACEMENT CHARACTER}wo\nthe last"
+    assert done.stdout == "out" * 100_000 + "\n"
+    assert done.status == 0
+
+
+@needs_linux
+def test_a_listener_that_fails_leaves_no_program() -> None:
+    pids: list[int] = []
+
+    def hear(line: str) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    script = "import os, sys, time; print(os.getpid(), file=sys.stderr, flush=True); time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        run([PYTHON, "-c", script], on_stderr=hear)
+    assert not _is_alive(pids[0])
+
+
 def test_a_program_that_ended_well_is_itself() -> None:
     done = Completed(("true",), 0, "", "")
     assert done.check("it failed") is done

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgrescue.model import Lsn, Owner, PgVersion, RecoveredTo, Verdict
+from pgrescue.model import (
+    Immediate,
+    Latest,
+    Lsn,
+    Owner,
+    PgVersion,
+    RecoveredTo,
+    UntilLsn,
+    UntilTime,
+    Verdict,
+    VerifyLevel,
+    parse_until,
+)
 
 positions = st.integers(0, (1 << 64) - 1)
 
@@ -87,3 +100,52 @@ def test_values_are_frozen() -> None:
     for value, name in ((Lsn(1), "position"), (Owner(1, 2), "uid"), (RecoveredTo(), "lsn")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, name, None)
+
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("latest", Latest()),
+        (" Immediate\n", Immediate()),
+        ("16/b374d848", UntilLsn(Lsn(0x16B374D848))),
+        ("2026-11-22 12:00:00Z", UntilTime(NOON)),
+        ("2026-11-22 12:00 UTC", UntilTime(NOON)),
+        ("2026-11-22T12:00:00UTC", UntilTime(NOON)),
+        ("2026-11-22 13:00+01", UntilTime(NOON)),
+        ("2026-11-22 13:00:00+0100", UntilTime(NOON)),
+        ("2026-11-22 06:30:00-05:30", UntilTime(NOON)),
+        ("2026-11-22 12:00:00.000001+00:00", UntilTime(NOON + timedelta(microseconds=1))),
+    ],
+)
+def test_where_replay_is_to_end(text: str, expected: object) -> None:
+    assert parse_until(text) == expected
+
+
+def test_a_target_is_written_as_it_is_read() -> None:
+    far = UntilTime(datetime(2026, 11, 22, 12, 0, 0, 5, tzinfo=timezone(timedelta(hours=5, minutes=45))))
+    for until in (Latest(), Immediate(), UntilLsn(Lsn(1 << 40 | 5)), far):
+        assert parse_until(str(until)) == until
+
+
+@pytest.mark.parametrize("text", ["2026-11-22 12:00:00", "2026-11-22", "2026-11-22T12:00"])
+def test_a_time_without_a_zone_could_mean_any_hour(text: str) -> None:
+    with pytest.raises(ValueError, match="has no zone"):
+        parse_until(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "tomorrow", "16/", "12:00Z", "now", "5", "2026-13-01 00:00Z", "2026-11-22 25:00Z"]
+)
+def test_what_is_no_target(text: str) -> None:
+    with pytest.raises(ValueError, match="is neither"):
+        parse_until(text)
+
+
+def test_a_level_covers_those_before_it() -> None:
+    levels = list(VerifyLevel)
+    for one in levels:
+        for other in levels:
+            assert one.covers(other) is (levels.index(one) >= levels.index(other))

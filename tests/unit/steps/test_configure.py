@@ -129,9 +129,18 @@ def test_tablespaces_in_place(has_tablespaces: bool, major: int, answer: str | N
     assert values.get("allow_in_place_tablespaces") == answer
 
 
+@pytest.mark.parametrize(("prepared", "places"), [(0, "0"), (9, "9")])
+def test_there_is_a_place_for_every_prepared_transaction(prepared: int, places: str) -> None:
+    values = settings(data_directory(), (), has_tablespaces=False, prepared=prepared)
+    assert values["max_prepared_transactions"] == places
+
+
 def test_what_is_rendered_is_read_back() -> None:
     values = {"a": "1", "b": "it's", "c": "", "log_line_prefix": "%m [%p] ", "d": "'quoted'"}
-    assert {found.name: found.value for found in parse_conf(render(values))} == values
+    assert {found.name: found.value for found in parse_conf(render(values))} == {
+        **values,
+        "include_if_exists": "opened.conf",
+    }
 
 
 def test_the_files_are_private_and_hold_until_somebody_changes_them(tmp_path: Path) -> None:
@@ -156,7 +165,8 @@ def test_nothing_of_the_snapshots_configuration_is_in_force(tmp_path: Path) -> N
     run = run_with(tmp_path, CNPG, custom=CNPG_CUSTOM)
     Configure().apply(run, Silent())
     text = (run.workspace.server / "postgresql.conf").read_text()
-    assert not [word for word in ("/controller", "production", "include") if word in text]
+    assert not [word for word in ("/controller", "production", "custom.conf", "override.conf") if word in text]
+    assert [line for line in text.splitlines() if "include" in line] == ["include_if_exists = 'opened.conf'"]
 
 
 def test_only_the_role_may_log_in_and_only_with_its_password(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tests.unit.builders import finding
 
 UNDAMAGED = {
     StrategyName.CLEAN: Verdict.CONSISTENT,
+    StrategyName.ARCHIVE: Verdict.CONSISTENT,
+    StrategyName.REPLAY: Verdict.CONSISTENT,
     StrategyName.CRASH: Verdict.BEST_EFFORT,
     StrategyName.RESET: Verdict.BEST_EFFORT,
 }
