@@ -1,0 +1,1 @@
+"""Checking a copy before its server is opened: files, catalogs, heaps, indexes, writes."""
