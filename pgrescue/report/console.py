@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from rich.markup import escape
 from rich.progress import (
@@ -20,26 +20,22 @@ from rich.progress import (
     TimeElapsedColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
-from pgrescue.model import Outcome, Severity, Verdict
+from pgrescue.model import Lsn, Outcome, Severity, Verdict
 from pgrescue.pipeline import Observer, Unit
+from pgrescue.report.words import OUTCOMES, VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rich.console import Console
+    from rich.progress import Task
 
     from pgrescue.model import Finding, RescueReport, StepReport
 
 _PLAIN_EVERY_S = 10.0
 _REDRAW_EVERY_S = 0.1
-_MARKS = {Outcome.DONE: "done", Outcome.HELD: "done before", Outcome.SKIPPED: "skipped", Outcome.FAILED: "FAILED"}
-_VERDICTS = {
-    Verdict.CONSISTENT: "PostgreSQL itself vouches for this copy, and every check that ran is clean.",
-    Verdict.BEST_EFFORT: "The server runs. That its data is complete and consistent cannot be proven.",
-    Verdict.DAMAGED: "The server runs. Data is damaged or missing; the errors below name it.",
-    Verdict.FAILED: "There is no server.",
-}
 _STYLES = {
     Verdict.CONSISTENT: "bold green",
     Verdict.BEST_EFFORT: "bold yellow",
@@ -61,11 +57,13 @@ class Plain:
         self._console = console
         self._title = ""
         self._spoken = 0.0
+        self._first: tuple[int, float] | None = None
         self._lock = threading.Lock()
 
     def started(self, name: str, title: str) -> None:  # noqa: ARG002 - the title says it
         """Remember what is under way."""
         self._title = title
+        self._first = None
         self._spoken = time.monotonic()
 
     def advanced(self, done: int, total: int | None, unit: Unit) -> None:
@@ -76,7 +74,17 @@ class Plain:
             self._spoken = time.monotonic()
         amount = _amount(done, unit)
         of = "" if total is None else f" of {_amount(total, unit)}"
-        self._line(f"{self._title}: {amount}{of}")
+        self._line(f"{self._title}: {amount}{of}{self._rate(done, unit)}")
+
+    def _rate(self, done: int, unit: Unit) -> str:
+        """Return how fast a replay is, from its first report on."""
+        if unit is not Unit.LSN:
+            return ""
+        if self._first is None:
+            self._first = (done, time.monotonic())
+            return ""
+        passed, since = done - self._first[0], time.monotonic() - self._first[1]
+        return f", {passed / (1 << 20) / since:,.0f} MiB/s" if since > 0 else ""
 
     def noted(self, text: str) -> None:
         """Write the text."""
@@ -84,7 +92,7 @@ class Plain:
 
     def ended(self, record: StepReport) -> None:
         """Say how the step ended."""
-        self._line(f"{self._title}: {_MARKS[record.outcome]}, {record.seconds:.1f} s")
+        self._line(f"{self._title}: {OUTCOMES[record.outcome]}, {record.seconds:.1f} s")
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -99,6 +107,7 @@ class Live:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._unit: Unit | None = None
+        self._begin = 0
         self._drawn = 0.0
         self._lock = threading.Lock()
 
@@ -115,9 +124,11 @@ class Live:
                 return
             self._drawn = now
             if unit is not self._unit:
-                self._show(unit, total)
+                self._begin = done if unit is Unit.LSN else 0
+                self._show(unit, None)
             if self._progress is not None and self._task is not None:
-                self._progress.update(self._task, completed=done, total=total)
+                left = None if total is None else total - self._begin
+                self._progress.update(self._task, completed=max(done - self._begin, 0), total=left)
 
     def noted(self, text: str) -> None:
         """Write the text above the moving line."""
@@ -128,7 +139,7 @@ class Live:
         self._hide()
         style = {Outcome.FAILED: "bold red", Outcome.DONE: "green"}.get(record.outcome, "dim")
         self._console.print(
-            f"[{style}]{_MARKS[record.outcome]:>11}[/]  {escape(self._title)}  [dim]{record.seconds:.1f} s[/]",
+            f"[{style}]{OUTCOMES[record.outcome]:>11}[/]  {escape(self._title)}  [dim]{record.seconds:.1f} s[/]",
             highlight=False,
         )
 
@@ -136,7 +147,7 @@ class Live:
         self._hide()
         self._unit = unit
         self._progress = Progress(*_columns(unit), console=self._console, transient=True)
-        self._task = self._progress.add_task(escape(self._title), total=total)
+        self._task = self._progress.add_task(escape(self._title), total=total, begin=self._begin)
         self._progress.start()
 
     def _hide(self) -> None:
@@ -154,13 +165,34 @@ def _columns(unit: Unit | None) -> Iterable[ProgressColumn]:
     if unit is Unit.BYTES:
         yield DownloadColumn(binary_units=True)
         yield TransferSpeedColumn()
+    elif unit is Unit.LSN:
+        yield _LsnColumn()
+        yield TransferSpeedColumn()
     elif unit is Unit.ITEMS:
         yield MofNCompleteColumn()
     yield TimeElapsedColumn()
 
 
 def _amount(number: int, unit: Unit) -> str:
-    return f"{number / (1 << 20):,.0f} MiB" if unit is Unit.BYTES else f"{number:,}"
+    match unit:
+        case Unit.BYTES:
+            return f"{number / (1 << 20):,.0f} MiB"
+        case Unit.LSN:
+            return str(Lsn(number))
+        case Unit.ITEMS:
+            return f"{number:,}"
+        case _:
+            assert_never(unit)
+
+
+class _LsnColumn(ProgressColumn):
+    """The position reached and the one wanted: a bar counts from where the replay began."""
+
+    def render(self, task: Task) -> Text:
+        """Return them in PostgreSQL's notation."""
+        begin = task.fields["begin"]
+        of = "" if task.total is None else f" of {Lsn(begin + int(task.total))}"
+        return Text(f"{Lsn(begin + int(task.completed))}{of}")
 
 
 def print_findings(console: Console, findings: Iterable[Finding]) -> None:
@@ -169,13 +201,19 @@ def print_findings(console: Console, findings: Iterable[Finding]) -> None:
     for finding in sorted(findings, key=lambda item: order.index(item.severity)):
         style = _FINDING_STYLES[finding.severity]
         console.print(
-            f"[{style}]{finding.severity.value}[/] {escape(finding.code)}: {escape(finding.object)}",
+            f"[{style}]{finding.severity.value}[/] {escape(finding.code)}: {escape(finding.object)}{_rows(finding)}",
             highlight=False,
             soft_wrap=True,
         )
         for text in (finding.detail, f"-> {finding.remedy}" if finding.remedy else ""):
             for line in filter(None, text.splitlines()):
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _rows(finding: Finding) -> str:
+    if finding.rows is None:
+        return ""
+    return f" ({finding.rows:,} {'row' if finding.rows == 1 else 'rows'})"
 
 
 def print_report(console: Console, report: RescueReport, *, program: str = "pgrescue") -> None:
@@ -192,7 +230,7 @@ def print_report(console: Console, report: RescueReport, *, program: str = "pgre
         console.print(f"({told_less} more of severity info in report.json)", style="dim", highlight=False)
     console.print()
     console.print(
-        f"[{_STYLES[report.verdict]}]Verdict: {report.verdict.value}.[/] {_VERDICTS[report.verdict]}",
+        f"[{_STYLES[report.verdict]}]Verdict: {report.verdict.value}.[/] {VERDICTS[report.verdict]}",
         highlight=False,
         soft_wrap=True,
     )

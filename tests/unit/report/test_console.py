@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgrescue.model import Outcome, Severity, StepReport, Verdict
+from pgrescue.model import Lsn, Outcome, Severity, StepReport, Verdict
 from pgrescue.pipeline import Observer, Unit
 from pgrescue.report import console as console_module
 from pgrescue.report.console import Live, Plain, observer_for, print_findings, print_report
@@ -71,6 +71,35 @@ def test_a_long_step_is_told_of_every_ten_seconds(plain: Console, clock: Clock) 
         "Unpack the snapshot: 20 MiB of 100 MiB",
         "Check: 12,345",
     ]
+
+
+def test_a_replay_is_told_with_the_position_wanted_and_its_rate(plain: Console, clock: Clock) -> None:
+    observer = Plain(plain)
+    start, wanted = Lsn.parse("0/3000028").position, Lsn.parse("1/0").position
+    for step in ("recover", "recover again"):
+        observer.started("recover", step)
+        for second in range(22):
+            clock.now += 1
+            observer.advanced(start + second * (3 << 20), wanted if step == "recover" else None, Unit.LSN)
+    assert text_of(plain).splitlines() == [
+        "recover: 0/4B00028 of 1/0",
+        "recover: 0/6900028 of 1/0, 3 MiB/s",
+        "recover again: 0/4B00028",
+        "recover again: 0/6900028, 3 MiB/s",
+    ]
+
+
+def test_a_terminal_shows_a_replay_from_where_it_began(terminal: Console, clock: Clock) -> None:
+    observer = Live(terminal)
+    observer.started("recover", "Recover")
+    start, wanted = Lsn.parse("0/3000028"), Lsn.parse("0/5000000")
+    for position in (start.position, start.position + (1 << 20), wanted.position):
+        clock.now += 1
+        observer.advanced(position, wanted.position, Unit.LSN)
+    observer.ended(DONE)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text_of(terminal))
+    assert "0/3000028 of 0/5000000" in shown or "0/3100028 of 0/5000000" in shown
+    assert "0/5000000 of 0/5000000" in shown
 
 
 def test_notes_are_neither_wrapped_nor_taken_for_markup(plain: Console) -> None:
