@@ -20,6 +20,7 @@ from fixtures import (
     Snapshot,
     barman_backup,
     base_backup,
+    copy_wal,
     fill,
     read_snapshot,
     running_tar,
@@ -29,6 +30,7 @@ from fixtures import (
     two_candidates_tar,
 )
 from fixtures.server import PGDATA
+from tests import recoverable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -82,6 +84,19 @@ def _running(out: Path, major: int) -> None:
             running_tar(server, out / "running-wal-first", wal="first", pause_s=1.5)
 
 
+def _hot(out: Path, major: int) -> None:
+    """Copy a busy server with a small cache and checkpoints halfway, by a backup with its WAL aside, and by tar."""
+    settings = {**SMALL_BUFFERS, "autovacuum": "on", "autovacuum_naptime": "1s"}
+    with Server(major=major, promoted=True, settings=settings) as server, ObjectStore() as store:
+        fill(server, scale=2)
+        with Load(server, clients=2, pause_s=0.001, warm_up=600, checkpoint_every_s=0.6):
+            running_tar(server, out / "hot-tar", wal="none", rest_every_mb=15)
+            running_tar(server, out / "hot-tar-wal", wal="first", rest_every_mb=15)
+            backup = barman_backup(server, out / "hot-barman", store=store)
+        # Elsewhere, so that a rescue without --wal does not find it.
+        copy_wal(server, backup).rename(out / "hot-wal")
+
+
 def _others(out: Path, major: int) -> None:
     """Make the few snapshots that stand for the majors that are tested less."""
     with Server(major=major) as server:
@@ -130,6 +145,8 @@ _BATCHES: Mapping[str, tuple[Callable[[Path, int], None], tuple[str, ...]]] = {
     "barman": (_barman, ("barman", "barman-gzip")),
     "running": (_running, ("running-wal-last", "running-no-wal", "running-wal-first")),
     "hostile": (_hostile, ("hostile",)),
+    "recoverable": (recoverable.make, recoverable.BACKUPS),
+    "hot": (_hot, ("hot-barman", "hot-tar", "hot-tar-wal")),
 }
 _OTHERS = ("stopped-tar", "basebackup-none", "running-wal-last")
 _MAIN_MAJOR = 17

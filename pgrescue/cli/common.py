@@ -40,6 +40,16 @@ WorkspaceOption = Annotated[
         readable=False,  # an error of ours says more, in JSON too
     ),
 ]
+WalOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--wal",
+        help="Where WAL lies: an archive's directory (barman, WAL-G, pgBackRest, plain; compressed or not), or "
+        "pg_wal.tar. Default: what lies beside the snapshot.",
+        metavar="PATH",
+        readable=False,
+    ),
+]
 
 
 def messages() -> Console:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pgrescue.cli.common import JsonOption, fail, messages, output, print_json, read
+from pgrescue.cli.common import JsonOption, WalOption, fail, messages, output, print_json, read
 from pgrescue.errors import RescueError
 from pgrescue.report.console import observer_for
 from pgrescue.strategy.choose import assess
+from pgrescue.strategy.wal_plan import WalRequest, plan_wal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pgrescue.run import WalPlan
     from pgrescue.snapshot.contents import Snapshot
     from pgrescue.strategy.choose import Assessment
 
@@ -28,23 +30,25 @@ def inspect(
             help="A tar (plain, gzip, bzip2 or xz), a data directory, or a backup's folder.", readable=False
         ),
     ],
+    wal: WalOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what SNAPSHOT is, what `local` would do with it, and what would make that better. Writes nothing."""
     try:
         found = read(snapshot, observer_for(messages()))
-        assessment = assess(found)
+        plan = plan_wal(found, WalRequest(wal))
+        assessment = assess(found, plan)
     except RescueError as error:
         raise fail(error, as_json=as_json) from error
     if as_json:
-        print_json(_document(found, assessment))
+        print_json(_document(found, plan, assessment))
         return
     console = output()
-    for line in _lines(found, assessment):
+    for line in _lines(found, plan, assessment):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _document(snapshot: Snapshot, assessment: Assessment) -> dict[str, Any]:
+def _document(snapshot: Snapshot, wal: WalPlan, assessment: Assessment) -> dict[str, Any]:
     chosen = snapshot.chosen
     control, label = chosen.control, chosen.backup_label
     return {
@@ -76,6 +80,9 @@ def _document(snapshot: Snapshot, assessment: Assessment) -> dict[str, Any]:
             "label": label.label,
         },
         "wal_files": [file.name for file in chosen.wal],
+        "wal_archive": None if wal.archive is None else str(wal.archive.root),
+        "backup_end": None if wal.backup_end is None else str(wal.backup_end),
+        "wal_reaches": None if wal.reaches is None else str(wal.reaches),
         "tablespaces": list(chosen.tablespaces),
         "strategies": [
             {"name": option.strategy.value, "possible": option.possible, "reason": option.reason}
@@ -87,7 +94,7 @@ def _document(snapshot: Snapshot, assessment: Assessment) -> dict[str, Any]:
     }
 
 
-def _lines(snapshot: Snapshot, assessment: Assessment) -> Iterator[str]:
+def _lines(snapshot: Snapshot, wal: WalPlan, assessment: Assessment) -> Iterator[str]:
     chosen = snapshot.chosen
     control, label = chosen.control, chosen.backup_label
     yield f"Snapshot:    {snapshot.path} ({snapshot.source.format})"
@@ -101,19 +108,20 @@ def _lines(snapshot: Snapshot, assessment: Assessment) -> Iterator[str]:
         standby = ", taken from a standby" if label.from_standby else ""
         yield f"Backup:      {label.label or 'without a label'}, from {label.start_lsn} on{standby}"
         yield f"Started:     {label.start_time_text or 'unknown'}"
-    yield f"WAL:         {len(chosen.wal)} files in pg_wal"
+    beside = "" if wal.archive is None else f", {len(wal.archive.segments)} in {wal.archive.root}"
+    yield f"WAL:         {len(chosen.wal)} files in pg_wal{beside}"
     if chosen.tablespaces:
         yield f"Tablespaces: {', '.join(chosen.tablespaces)}"
     yield ""
     for option in assessment.options:
         mark = "->" if option.strategy is assessment.best else "  "
-        yield f"{mark} {option.strategy.value:<6} {'possible' if option.possible else 'no      '}  {option.reason}"
+        yield f"{mark} {option.strategy.value:<7} {'possible' if option.possible else 'no      '}  {option.reason}"
     if assessment.missing_wal:
         yield ""
-        yield "To be recovered consistently, the backup needs these WAL files, which the snapshot does not hold:"
+        yield "To be recovered consistently, the backup needs these WAL files:"
         yield from (f"   {name}" for name in assessment.missing_wal[:_MOST_NAMED])
         if len(assessment.missing_wal) > _MOST_NAMED:
             yield f"   … {len(assessment.missing_wal)} in all, to {assessment.missing_wal[-1]}"
         if assessment.missing_wal_is_open:
             yield "   and those that follow, to the backup's end, which only its backup.info tells"
-        yield "   Look in the WAL archive (barman-cloud: wals/ beside base/)."
+        yield "   Look in the WAL archive (barman-cloud: wals/ beside base/), and name it with --wal."

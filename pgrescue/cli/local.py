@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgrescue.cli.common import JsonOption, fail, messages, named, output, print_json, program_name, read
+from pgrescue.cli.common import JsonOption, WalOption, fail, messages, named, output, print_json, program_name, read
 from pgrescue.engine.choose import EngineRequest
 from pgrescue.errors import ExitStatus, RescueError, UsageError
 from pgrescue.files import write_atomically
-from pgrescue.model import EngineName, RescueReport, StrategyName, Verdict
+from pgrescue.model import EngineName, RescueReport, StrategyName, Verdict, VerifyLevel, parse_until
 from pgrescue.report.console import observer_for, print_report
 from pgrescue.report.document import encoded, report_document
+from pgrescue.report.html import report_page
 from pgrescue.strategy.rescue import RescuePlan, rescue
+from pgrescue.strategy.wal_plan import WalRequest
+from pgrescue.verify.blocks import damaged_blocks
 from pgrescue.workspace import Workspace, default_root
 
 if TYPE_CHECKING:
+    from pgrescue.model import Until
     from pgrescue.pipeline import Observer
 
 _AUTO = "auto"
@@ -49,10 +53,21 @@ def local(
         Path | None, typer.Option(help="Where PostgreSQL's programs are, for the native engine.", readable=False)
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="auto, clean, crash or reset (see inspect).", metavar="STRATEGY")
+        str, typer.Option(help="auto, clean, archive, replay, crash or reset (see inspect).", metavar="STRATEGY")
     ] = _AUTO,
+    wal: WalOption = None,
+    until: Annotated[
+        str,
+        typer.Option(help="Recover to a time with zone, an LSN, immediate or latest; needs WAL.", metavar="POINT"),
+    ] = "latest",
     plain_reset: Annotated[
         bool, typer.Option("--plain-reset", help="Leave the values of a reset to pg_resetwal, as by hand.")
+    ] = False,
+    verify: Annotated[
+        str, typer.Option(help="How much to check before the server is opened: none, fast or full.", metavar="LEVEL")
+    ] = VerifyLevel.FAST.value,
+    no_repair: Annotated[
+        bool, typer.Option("--no-repair", help="After a reset leave indexes and duplicate rows as they are.")
     ] = False,
     port: Annotated[
         int | None, typer.Option(help="The port on 127.0.0.1. Default: a free one.", min=1, max=65535)
@@ -72,7 +87,10 @@ def local(
         plan = RescuePlan(
             EngineRequest(None if engine == _AUTO else named(EngineName, engine, "--engine"), image, bindir),
             None if strategy == _AUTO else named(StrategyName, strategy, "--strategy"),
+            wal=WalRequest(wal, _until(until)),
             computes_reset=not plain_reset,
+            repairs=not no_repair,
+            verify=named(VerifyLevel, verify, "--verify"),
             port=port,
         )
         report = _rescue(snapshot, workspace, plan, observer_for(messages()))
@@ -87,6 +105,15 @@ def local(
     if required is not None and not report.verdict.is_at_least(required):
         messages().print(f"The verdict is {report.verdict}, {required} is required.", highlight=False)
         raise typer.Exit(int(ExitStatus.LESSER_VERDICT))
+
+
+def _until(text: str) -> Until:
+    try:
+        return parse_until(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--until: {error}", hint="Such as --until '2026-11-22 08:15:00+01:00', 16/B374D848, immediate or latest."
+        ) from error
 
 
 def _rescue(path: Path, root: Path | None, plan: RescuePlan, observer: Observer) -> RescueReport:
@@ -104,6 +131,10 @@ def _rescue(path: Path, root: Path | None, plan: RescuePlan, observer: Observer)
         with workspace.locked():
             report = rescue(snapshot, workspace, plan, observer)
             write_atomically(workspace.report, encoded(report_document(report, with_password=False)) + "\n")
+            write_atomically(
+                workspace.report_page,
+                report_page(report, blocks=damaged_blocks(workspace), program=program_name()),
+            )
     finally:
         workspace.discard_if_unused()
     return report

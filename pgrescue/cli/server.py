@@ -106,7 +106,12 @@ def psql(
     """Open psql on the workspace's server. What follows `--` goes to psql: pgrescue psql -- -c 'select 1'."""
     try:
         space = chosen_workspace(workspace)
-        _, engine = engine_of(space)
+        ledger, engine = engine_of(space)
+        if not ledger.state.is_finished:
+            raise ServerError(
+                f"the rescue in {space.root} is not finished: its server is not open yet",
+                hint="Wait for it, or carry on with it: run pgrescue local again with the same snapshot.",
+            )
         arguments = [*(["-d", database] if database else []), *context.args]
         _become_psql(space, engine, arguments)
     except RescueError as error:

@@ -21,10 +21,14 @@ def codes_in_the_program() -> set[str]:
     found = set()
     for file in (ROOT / "pgrescue").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+            # _Kind holds a finding's code in verify/files.py.
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Finding", "_Kind"}:
                 for argument in node.args[:1]:
                     if isinstance(argument, ast.Constant):
                         found.add(str(argument.value))
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                # repair/lost_rows.py chooses among several codes.
+                found |= {str(node.value.value) for name in node.targets if getattr(name, "id", "") == "code"}
     return found
 
 

@@ -81,11 +81,12 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 def rescued(here: Path) -> Callable[..., Workspace]:
     """Return what makes a workspace here."""
 
-    def make(name: str = "data.pgrescue") -> Workspace:
+    def make(name: str = "data.pgrescue", *, is_finished: bool = True) -> Workspace:
         workspace = Workspace(here / name)
         workspace.create(shared=False)
         record = EngineRecord(EngineName.NATIVE)
-        Ledger.begin(workspace.ledger, snapshot=here / "data.tar", fingerprint="f", major=17, engine=record)
+        ledger = Ledger.begin(workspace.ledger, snapshot=here / "data.tar", fingerprint="f", major=17, engine=record)
+        ledger.change(is_finished=is_finished)
         workspace.pgdata.mkdir()
         return workspace
 

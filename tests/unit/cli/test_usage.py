@@ -63,7 +63,7 @@ def test_what_cannot_be_parsed_ends_with_2_and_writes_nothing_to_stdout(args: li
     ("option", "value", "possible"),
     [
         ("--engine", "podman", "docker, native"),
-        ("--strategy", "hope", "clean, crash, reset"),
+        ("--strategy", "hope", "clean, archive, replay, crash, reset"),
         ("--require", "damaged", "consistent, best-effort"),
     ],
 )

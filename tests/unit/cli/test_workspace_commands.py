@@ -163,6 +163,13 @@ def test_psql_needs_a_running_server(workspace: Workspace, engine: FakeEngine) -
     assert engine.asked == []
 
 
+def test_psql_waits_for_the_checks(rescued: Callable[..., Workspace], engine: FakeEngine) -> None:
+    engine.server = RUNNING
+    done = pgrescue("psql", "-w", rescued("other.pgrescue", is_finished=False).root)
+    assert done.status == 1
+    assert "is not finished" in done.stderr
+
+
 def test_psql_hands_everything_else_over(
     workspace: Workspace, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, module: Callable[[str], Any]
 ) -> None:
