@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fixtures import Load, ObjectStore, Server, barman_backup, base_backup, copy_wal, fill
+from fixtures import Load, ObjectStore, Server, barman_backup, base_backup, copy_wal, fill, read_acks
 from fixtures.snapshot import write_acks
 from fixtures.standby import Standby
+from pgrescue.model import Lsn
+from pgrescue.snapshot.wal import SegmentName
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +38,7 @@ SETTINGS = {
     "max_worker_processes": "40",
     "wal_keep_size": "64MB",
 }
+MIB = 1 << 20
 MARKS_BEFORE, MARKS_AFTER = (1, 2, 3), (4, 5)
 """The marks that were committed before and after the change of timelines."""
 
@@ -124,3 +127,30 @@ def read_marks(batch: Path) -> dict[int, Mark]:
     """Return what `make` recorded."""
     found = json.loads((batch / "marks.json").read_text())
     return {item["number"]: Mark(item["number"], datetime.fromisoformat(item["time"]), item["lsn"]) for item in found}
+
+
+def last_word(snapshot: Snapshot) -> dict[str, int]:
+    """Return the version of every order that the clients were last told of, deleted ones left out."""
+    versions: dict[str, int | None] = {}
+    for ack in sorted(read_acks(snapshot.acks), key=lambda ack: ack.version):
+        assert ack.acknowledged
+        versions[ack.ref] = None if ack.op == "delete" else ack.version
+    return {ref: version for ref, version in versions.items() if version is not None}
+
+
+def segment(at: str, timeline: int = 1, *, after: int = 0) -> str:
+    """Name the file with a position, or the n-th after it."""
+    name = SegmentName.from_lsn(Lsn.parse(at), SegmentName.parse(f"{timeline:08X}{0:016X}").timeline, MIB)
+    for _ in range(after):
+        name = name.next(MIB)
+    return str(name)
+
+
+def needed(snapshot: Snapshot) -> list[str]:
+    """Name the files that the backup needs, in order."""
+    assert snapshot.begin_lsn is not None
+    assert snapshot.end_lsn is not None
+    found = [segment(snapshot.begin_lsn)]
+    while found[-1] != segment(snapshot.end_lsn):
+        found.append(str(SegmentName.parse(found[-1]).next(MIB)))
+    return found

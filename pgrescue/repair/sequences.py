@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def move_sequences(connection: Connection, database: str, notes: Notes, outcome: Outcome) -> None:
-    """Set each sequence past the columns that it feeds, never back."""
+    """Set each sequence past the columns that it feeds and those that refer to these, never back."""
     rows = connection.execute(query("sequences")).fetchall()
     for (_, schema, name), columns in itertools.groupby(rows, key=lambda row: row[:3]):
         try:
@@ -48,7 +48,7 @@ def _move(
     extreme = sql.SQL("max" if increment > 0 else "min")
     values = [
         value
-        for *_, schema, table, column, is_partitioned, _, _, _ in columns
+        for _, _, _, schema, table, column, is_partitioned, *_ in columns
         for (value,) in connection.execute(
             sql.SQL("select pg_catalog.{}({}) from {}{}").format(
                 extreme,
@@ -74,8 +74,8 @@ def _move(
             "sequence_moved",
             Severity.INFO,
             f"{database}.{sequence[0]}.{sequence[1]}",
-            f"It stood at {last}, behind {used} in {schema}.{table}.{column}, and was set to that: its next number "
-            "would have been given out twice.",
+            f"It stood at {last}, behind {used} in {schema}.{table}.{column} or in what refers to it, and was set to "
+            "that: its next number would have been given out twice.",
             "Nothing to do. Numbers that were given out and did not reach the copy may come again.",
         )
     )

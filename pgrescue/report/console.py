@@ -42,6 +42,16 @@ _STYLES = {
     Verdict.DAMAGED: "bold red",
     Verdict.FAILED: "bold red",
 }
+_MOST_OBJECTS = 20
+_ROWS = {
+    "rows_lost": "lost",
+    "rows_perhaps_lost": "deleted or lost",
+    "rows_undecided": "perhaps never committed",
+    "rows_brought_back": "brought back in an older version",
+    "duplicates_set_aside": "older versions set aside",
+    "rows_unreadable_set_aside": "unreadable and set aside",
+    "rows_uncertain": "left as they were",
+}
 _FINDING_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "dim"}
 
 
@@ -196,16 +206,20 @@ class _LsnColumn(ProgressColumn):
 
 
 def print_findings(console: Console, findings: Iterable[Finding]) -> None:
-    """Write findings, the gravest first, each with its remedy."""
+    """Write findings, the gravest first, each with its remedy; those that say the same of several objects once."""
     order = list(reversed(Severity))
+    same: dict[tuple[Severity, str, str, str], list[Finding]] = {}
     for finding in sorted(findings, key=lambda item: order.index(item.severity)):
-        style = _FINDING_STYLES[finding.severity]
+        same.setdefault((finding.severity, finding.code, finding.detail, finding.remedy), []).append(finding)
+    for (severity, code, detail, remedy), group in same.items():
+        shown = [f"{finding.object}{_rows(finding)}" for finding in group[:_MOST_OBJECTS]]
+        more = f", and {len(group) - len(shown)} more" if len(group) > len(shown) else ""
         console.print(
-            f"[{style}]{finding.severity.value}[/] {escape(finding.code)}: {escape(finding.object)}{_rows(finding)}",
+            f"[{_FINDING_STYLES[severity]}]{severity.value}[/] {escape(code)}: {escape(', '.join(shown) + more)}",
             highlight=False,
             soft_wrap=True,
         )
-        for text in (finding.detail, f"-> {finding.remedy}" if finding.remedy else ""):
+        for text in (detail, f"-> {remedy}" if remedy else ""):
             for line in filter(None, text.splitlines()):
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
 
@@ -238,6 +252,15 @@ def print_report(console: Console, report: RescueReport, *, program: str = "pgre
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _rows_concerned(report: RescueReport) -> str:
+    """Sum up what became of single rows."""
+    sums = {
+        word: sum(finding.rows or 0 for finding in report.findings if finding.code == code)
+        for code, word in _ROWS.items()
+    }
+    return ", ".join(f"{count:,} {word}" for word, count in sums.items() if count)
+
+
 def _facts(report: RescueReport, program: str) -> Iterator[str]:
     workspace = f"-w {shlex.quote(str(report.workspace))}"
     yield f"Report:   {report.workspace}/report.json"
@@ -246,6 +269,11 @@ def _facts(report: RescueReport, program: str) -> Iterator[str]:
         yield f"Remove:   {program} rm {workspace}"
         return
     names = ", ".join(f"{item.name} ({item.size_bytes / (1 << 20):,.0f} MiB)" for item in report.databases)
+    if report.recovered_to.lsn is not None:
+        commit = report.recovered_to.time
+        yield f"Reached:  {report.recovered_to.lsn}" + (f", last commit {commit:%F %T} UTC" if commit else "")
+    if rows := _rows_concerned(report):
+        yield f"Rows:     {rows}, each one in {report.workspace}/manifest.json"
     yield f"Server:   PostgreSQL {report.version} ({report.engine}, strategy {report.strategy}), {names}"
     yield f"psql:     {program} psql {workspace}"
     service = shlex.quote(f"{report.workspace}/pg_service.conf")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 VERDICTS: Mapping[Verdict, str] = {
     Verdict.CONSISTENT: "PostgreSQL itself vouches for this copy, and every check that ran is clean.",
     Verdict.BEST_EFFORT: "The server runs. That its data is complete and consistent cannot be proven.",
-    Verdict.DAMAGED: "The server runs. Data is damaged or missing; the errors below name it.",
+    Verdict.DAMAGED: "The server runs. Data is damaged or missing; the errors among the findings name it.",
     Verdict.FAILED: "There is no server.",
 }
 OUTCOMES: Mapping[Outcome, str] = {

@@ -70,7 +70,8 @@ class RecoverFromBackup:
     def findings(self, run: Run) -> tuple[Finding, ...]:
         """Tell how far the replay came, and whether there is WAL that it could not use."""
         document = json.loads(run.workspace.recovered.read_text())
-        files = f" with {document['segments']} WAL files of the archive" if document["segments"] else ""
+        count = document["segments"]
+        files = f" with {count} WAL file{'s' if count > 1 else ''} of the archive" if count else ""
         end = document["stopped"] or "the WAL ends there"
         commit = f", last commit at {document['last_commit']}" if document["last_commit"] else ""
         found = [

@@ -80,7 +80,7 @@ def rescue(snapshot: Snapshot, workspace: Workspace, plan: RescuePlan, observer:
     begun = time.monotonic()
     ledger = _known_ledger(workspace, snapshot)
     wal, assessment = _assess(snapshot, plan, observer)
-    _require_possible(plan.strategy, assessment)
+    _require_possible(plan.strategy or (assessment.best if ledger is None else None), assessment)
     choice = _engine(plan, ledger, snapshot, workspace, observer)
     observer.noted(f"Engine: {choice.found.installation.described} ({choice.why})")
     workspace.create(shared=choice.found.installation.owner is not None)

@@ -15,13 +15,12 @@ from pgrescue.errors import CopyRefusedError, TargetNotReachedError, ToolError, 
 from pgrescue.model import Immediate, Lsn, Severity, StrategyName, UntilLsn, UntilTime, parse_until
 from pgrescue.snapshot.contents import CONTROL, read_snapshot
 from pgrescue.snapshot.control import DatabaseState
-from pgrescue.snapshot.wal import SegmentName
 from pgrescue.steps.control import read_control
 from pgrescue.strategy.choose import assess
 from pgrescue.strategy.wal_plan import WalRequest, plan_wal
 from tests.contract import engines_native
 from tests.e2e.damage import mark_as_pgbackrest_does
-from tests.recoverable import MARKS_AFTER, MARKS_BEFORE, Mark, read_marks
+from tests.recoverable import MARKS_AFTER, MARKS_BEFORE, Mark, last_word, needed, read_marks, segment
 from tests.recovering import Bench, Recovered
 
 if TYPE_CHECKING:
@@ -62,15 +61,6 @@ def archive(batch: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(batch / "wal", tmp_path / "broken"))
 
 
-def last_word(snapshot: Snapshot) -> dict[str, int]:
-    """Return the version of every order that the clients were last told of, deleted ones left out."""
-    versions: dict[str, int | None] = {}
-    for ack in sorted(read_acks(snapshot.acks), key=lambda ack: ack.version):
-        assert ack.acknowledged
-        versions[ack.ref] = None if ack.op == "delete" else ack.version
-    return {ref: version for ref, version in versions.items() if version is not None}
-
-
 def check_whole(recovered: Recovered, snapshot: Snapshot) -> None:
     """Assert that every acknowledged commit is there, that nothing else is, and that the invariants hold exactly."""
     assert recovered.orders == last_word(snapshot)
@@ -81,24 +71,6 @@ def check_whole(recovered: Recovered, snapshot: Snapshot) -> None:
 def check_quiet(recovered: Recovered) -> None:
     """Assert that nothing is worth a warning."""
     assert [finding for finding in recovered.findings if finding.severity is not Severity.INFO] == []
-
-
-def segment(at: str, timeline: int = 1, *, after: int = 0) -> str:
-    """Name the file with a position, or the n-th after it."""
-    name = SegmentName.from_lsn(Lsn.parse(at), SegmentName.parse(f"{timeline:08X}{0:016X}").timeline, MIB)
-    for _ in range(after):
-        name = name.next(MIB)
-    return str(name)
-
-
-def needed(snapshot: Snapshot) -> list[str]:
-    """Name the files that the backup needs, in order."""
-    assert snapshot.begin_lsn is not None
-    assert snapshot.end_lsn is not None
-    found = [segment(snapshot.begin_lsn)]
-    while found[-1] != segment(snapshot.end_lsn):
-        found.append(str(SegmentName.parse(found[-1]).next(MIB)))
-    return found
 
 
 def test_an_archive_in_barmans_layout_is_found_and_brings_every_commit_back(backup: Snapshot, bench: Bench) -> None:
@@ -244,7 +216,6 @@ def test_a_gap_behind_the_backups_end_is_told_with_what_lies_behind_it(
 AFTERWARDS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "another cluster's": (BREAKERS["another cluster's"], "another cluster"),
     "half": (BREAKERS["half"], f"has {MIB // 2} of {MIB} bytes"),
-    "empty": (BREAKERS["no wal"], "has no WAL page header"),
     "flipped": (lambda data: flipped(data, 400_000), "damaged at"),
     "a hole": (lambda data: data[:8192] + bytes(16384) + data[24576:], "is valid only up to"),
 }
@@ -263,18 +234,16 @@ def test_a_broken_file_behind_the_backups_end_is_told(
     assert recovered.marks in ([1], [1, 2])
 
 
-@pytest.mark.parametrize("kind", ["half", "flipped"])
 def test_damage_in_the_last_file_of_the_archive_is_told_though_nothing_follows(
-    backup: Snapshot, bench: Bench, archive: Path, marks: dict[int, Mark], kind: str
+    backup: Snapshot, bench: Bench, archive: Path, marks: dict[int, Mark]
 ) -> None:
     last = segment(marks[3].lsn)
     for file in archive.iterdir():
         if file.name[:24] > last:
             file.unlink()
-    breaks, words = AFTERWARDS[kind]
-    (archive / last).write_bytes(breaks((archive / last).read_bytes()))
+    (archive / last).write_bytes(flipped((archive / last).read_bytes(), 400_000))
     recovered = bench.recover(bench.prepared(backup.path, wal=archive))
-    assert words in recovered.finding("wal_not_replayed").detail
+    assert "damaged at" in recovered.finding("wal_not_replayed").detail
 
 
 def test_a_partial_file_is_the_archives_last_one(
@@ -319,7 +288,7 @@ def test_a_backup_from_a_standby(shelf: Shelf, bench: Bench, batch: Path) -> Non
     check_whole(recovered, snapshot)
 
 
-@pytest.mark.parametrize("name", ["streamed-tar", "streamed-gzip", "plain-directory"])
+@pytest.mark.parametrize("name", ["streamed-tar", "plain-directory"])
 def test_a_backup_that_brings_its_wal_is_replayed(shelf: Shelf, bench: Bench, name: str) -> None:
     snapshot = shelf.get(name)
     run = bench.prepared(snapshot.path)

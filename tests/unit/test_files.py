@@ -21,11 +21,27 @@ def test_a_file_is_made_and_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(("mode", "expected"), [(None, 0o600), (0o600, 0o600), (0o400, 0o400), (0o700, 0o700)])
-def test_the_mode_is_the_new_files(tmp_path: Path, mode: int | None, expected: int) -> None:
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_the_mode_is_the_new_files(tmp_path: Path, mode: int) -> None:
     (tmp_path / "file").touch(mode=0o666)
-    write_atomically(tmp_path / "file", "secret", **({} if mode is None else {"mode": mode}))
-    assert (tmp_path / "file").stat().st_mode & 0o777 == expected
+    write_atomically(tmp_path / "file", "secret", mode=mode)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+def test_nobody_else_reads_a_file_unless_its_mode_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch(mode=0o666)
+    write_atomically(tmp_path / "file", "secret")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_only_what_is_to_be_durable_is_forced_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", forced.append)
+    write_atomically(tmp_path / "file", "for now", durable=False)
+    assert forced == []
+    write_atomically(tmp_path / "file", "for ever")
+    assert len(forced) == 2
+    assert (tmp_path / "file").read_text() == "for ever"
 
 
 def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ CASES = (
     ),
     Case(
         "parents",
-        f"create table parents (id int primary key, v text, pad text); insert into parents {FILL};"
+        f"create table parents (id serial primary key, v text, pad text); insert into parents {FILL};"
         "create table children (id int primary key, parent int references parents);"
         "insert into children values (1, 1), (2, null)",
         "insert into parents values (99, 'new', ''); insert into children values (3, 99)",
@@ -429,7 +429,14 @@ def test_sequences_are_ahead_of_their_columns(ward: Ward) -> None:
     assert ward.about("sequence_moved") == [
         ("postgres.public.counted_id_seq", None),
         ("postgres.public.falling_id_seq", None),
+        ("postgres.public.parents_id_seq", None),
     ]
+
+
+def test_a_number_that_only_a_lost_rows_children_still_have_is_not_given_out_again(ward: Ward) -> None:
+    """The parent 99 is lost, its child is not: a new parent 99 would get that child."""
+    assert ward.patient.one("select count(*) from parents where id = 99") == 0
+    assert ward.patient.one("select last_value from parents_id_seq") == 99
 
 
 def test_unlogged_tables_are_empty_and_work(ward: Ward) -> None:

@@ -13,12 +13,11 @@ import pytest
 
 from pgrescue.command import Completed
 from pgrescue.errors import CopyRefusedError, TargetNotReachedError
-from pgrescue.model import Immediate, Latest, Lsn, Owner, Severity, Timeline, UntilLsn, UntilTime, parse_until
+from pgrescue.model import Immediate, Latest, Lsn, Severity, Timeline, UntilLsn, UntilTime, parse_until
 from pgrescue.pipeline import Silent, Unit
 from pgrescue.snapshot.wal_archive import read_archive
 from pgrescue.steps.rebuild_backup_label import RebuildBackupLabel
 from pgrescue.steps.recover_from_backup import RecoverFromBackup, recovery_settings
-from pgrescue.steps.single_user import single_user
 from pgrescue.steps.stage_wal import StageWal
 from pgrescue.steps.unreplayed import unreplayed
 from pgrescue.steps.wal_service import Served
@@ -387,41 +386,3 @@ def test_the_finding_names_files_and_reason(run: Run, archive: Path) -> None:
     _, finding = RecoverFromBackup().findings(run)
     assert (finding.code, finding.severity, finding.object) == ("wal_not_replayed", Severity.WARNING, str(archive))
     assert f"could not be used: {name(7)}. {name(6)} is missing." in finding.detail
-
-
-# single-user mode
-
-
-def test_what_the_server_says_is_kept_line_by_line_and_heard(run: Run) -> None:
-    fake(run).answer = Completed(("postgres",), 0, "", "one\ntwo")
-    heard: list[str] = []
-    single_user(run, "select 1\n", log="it.log", settings={"a": "b c"}, on_line=heard.append)
-    single_user(run, "", log="it.log")
-    log = run.workspace.logs / "it.log"
-    assert heard == ["one", "two"]
-    assert log.read_text() == "one\ntwo\none\ntwo\n"
-    assert log.stat().st_mode & 0o777 == 0o600
-    first, second = fake(run).asked
-    assert first[-3:] == ("-c", "a=b c", "template1")
-    assert second[-1] == "template1"
-    assert fake(run).scripts == ["select 1\n", ""]
-    assert not (run.workspace.server / "single-user.sql").exists()
-
-
-def test_a_server_that_does_not_come_up_has_the_last_words(run: Run) -> None:
-    fake(run).answer = Completed(("postgres",), 1, "", "\n".join(f"line {number}" for number in range(40)))
-    with pytest.raises(CopyRefusedError, match="status 1") as caught:
-        single_user(run, "", log="it.log")
-    assert "line 39" in caught.value.problem
-    assert "line 5\n" not in caught.value.problem
-    assert str(run.workspace.logs / "it.log") in caught.value.hint
-
-
-def test_its_input_belongs_to_who_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    owned: list[str] = []
-    monkeypatch.setattr("os.chown", lambda path, *_: owned.append(path.name))
-    run = make_run(tmp_path, FakeEngine(owner=Owner(999, 999)))
-    run.workspace.server.mkdir(exist_ok=True)
-    run.workspace.logs.mkdir(exist_ok=True)
-    single_user(run, "", log="it.log")
-    assert owned == ["single-user.sql"]

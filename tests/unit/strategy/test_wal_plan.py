@@ -22,6 +22,7 @@ from tests.unit.snapshot.conftest import DATA
 from tests.unit.snapshot.segments import MIB, SYSTEM, segment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pgrescue.run import WalPlan
@@ -48,12 +49,12 @@ def name(number: int, timeline: int = 1) -> str:
     return f"{timeline:08X}{0:08X}{number:08X}"
 
 
-def archived(directory: Path, *numbers: int, timeline: int = 1, **texts: str) -> Path:
-    """Write segments, and other files by the name that an argument's underscores stand for."""
+def archived(directory: Path, *numbers: int, timeline: int = 1, texts: Mapping[str, str] | None = None) -> Path:
+    """Write segments, and other files."""
     directory.mkdir(exist_ok=True)
     for number in numbers:
         (directory / name(number, timeline)).write_bytes(segment(name(number, timeline)))
-    for file, text in texts.items():
+    for file, text in (texts or {}).items():
         (directory / file).write_text(text)
     return directory
 
@@ -105,7 +106,7 @@ def test_without_the_end_only_the_first_file_is_known_to_be_needed(place: Path) 
 
 @pytest.mark.parametrize("folder", ["wals", "wal", "archive"])
 def test_an_archive_beside_the_snapshot_is_found(place: Path, folder: str) -> None:
-    archived(place / folder, 9, 10, 11, 12, **{HISTORY_NAME: HISTORY})
+    archived(place / folder, 9, 10, 11, 12, texts={HISTORY_NAME: HISTORY})
     found = plan(place, directory())
     assert found.archive is not None
     assert found.archive.root == place / folder
@@ -116,7 +117,7 @@ def test_an_archive_beside_the_snapshot_is_found(place: Path, folder: str) -> No
 
 def test_the_archive_that_was_named_counts(place: Path, tmp_path: Path) -> None:
     archived(place / "wal", 9, 10, 11)
-    named = archived(tmp_path / "elsewhere", 9, 10, **{HISTORY_NAME: HISTORY})
+    named = archived(tmp_path / "elsewhere", 9, 10, texts={HISTORY_NAME: HISTORY})
     found = plan(place, directory(), named)
     assert found.archive is not None
     assert found.archive.root == named
@@ -155,7 +156,7 @@ def test_wal_inside_the_snapshot(place: Path) -> None:
 
 
 def test_an_archive_and_pg_wal_complete_each_other(place: Path) -> None:
-    archived(place / "wal", 9, **{HISTORY_NAME: HISTORY})
+    archived(place / "wal", 9, texts={HISTORY_NAME: HISTORY})
     found = plan(place, directory(10, 11))
     assert (found.is_covered, found.is_inside, found.missing) == (True, False, ())
 
@@ -175,7 +176,7 @@ def test_a_strangers_archive_is_named_as_such_and_not_used(place: Path) -> None:
 
 
 def test_a_strangers_archive_does_not_spoil_wal_that_is_inside(place: Path) -> None:
-    archived(place / "wal", 12, **{"00000002.history": "1\t0/C00028\tno recovery target specified\n"})
+    archived(place / "wal", 12, texts={"00000002.history": "1\t0/C00028\tno recovery target specified\n"})
     ours = directory(9, 10, 11)
     strange = dataclasses.replace(
         ours,
@@ -199,14 +200,14 @@ def test_wal_that_merely_lies_near_is_not_the_copys_where_no_label_says_so(place
 
 
 def test_what_cannot_be_understood_beside_the_snapshot_is_none(place: Path) -> None:
-    archived(place / "wal", 9, **{"00000002.history": "nonsense\n"})
+    archived(place / "wal", 9, texts={"00000002.history": "nonsense\n"})
     assert plan(place, directory()).archive is None
     with pytest.raises(SnapshotError, match=r"00000002\.history"):
         plan(place, directory(), place / "wal")
 
 
 def test_every_segment_is_heard_of_before_it_is_read(place: Path) -> None:
-    archived(place / "wal", 9, 10, 11, 12, **{HISTORY_NAME: HISTORY})
+    archived(place / "wal", 9, 10, 11, 12, texts={HISTORY_NAME: HISTORY})
     heard: list[SegmentName] = []
     read = Snapshot(DirectorySource(place / "data.tar"), "fingerprint", directory(), (), None)
     plan_wal(read, WalRequest(), on_segment=heard.append)
@@ -221,7 +222,7 @@ def test_where_the_end_comes_from(place: Path) -> None:
     manifest = place / "backup_manifest"
     manifest.write_text(json.dumps({"WAL-Ranges": ranges}))
     assert plan(place, directory()).backup_end == Lsn.parse("0/900500")
-    archived(place / "wal", 9, 10, 11, **{HISTORY_NAME: HISTORY})
+    archived(place / "wal", 9, 10, 11, texts={HISTORY_NAME: HISTORY})
     assert plan(place, directory()).backup_end == END
     assert plan(place, directory(), info=info(name(10), "0/A00120")).backup_end == Lsn.parse("0/A00120")
 
@@ -242,8 +243,8 @@ def test_another_backups_manifest_says_nothing(place: Path, text: str) -> None:
 
 
 def test_a_newer_timeline_is_followed_and_a_branch_before_the_backup_is_not(place: Path) -> None:
-    wal = archived(place / "wal", 9, 10, 11, **{HISTORY_NAME: HISTORY})
-    archived(wal, 13, timeline=2, **{"00000002.history": "1\t0/D00028\tno recovery target specified\n"})
+    wal = archived(place / "wal", 9, 10, 11, texts={HISTORY_NAME: HISTORY})
+    archived(wal, 13, timeline=2, texts={"00000002.history": "1\t0/D00028\tno recovery target specified\n"})
     (wal / "00000005.history").write_text("1\t0/800028\tno recovery target specified\n")
     assert plan(place, directory()).timeline == 2
     (wal / "00000002.history").unlink()
@@ -251,7 +252,7 @@ def test_a_newer_timeline_is_followed_and_a_branch_before_the_backup_is_not(plac
 
 
 def test_a_lost_label_is_rebuilt_from_the_archive(place: Path) -> None:
-    archived(place / "wal", 9, 10, 11, **{HISTORY_NAME: HISTORY})
+    archived(place / "wal", 9, 10, 11, texts={HISTORY_NAME: HISTORY})
     found = plan(place, directory(label=None, checkpoint=0xDEAD))
     assert found.label == FROM_PRIMARY
     assert (found.backup_end, found.is_covered) == (END, True)
@@ -259,24 +260,24 @@ def test_a_lost_label_is_rebuilt_from_the_archive(place: Path) -> None:
 
 
 def test_the_label_of_another_backup_is_not_taken(place: Path) -> None:
-    archived(place / "wal", 9, 10, 11, **{HISTORY_NAME: HISTORY})
+    archived(place / "wal", 9, 10, 11, texts={HISTORY_NAME: HISTORY})
     found = plan(place, directory(label=None, checkpoint=0xDEAD, redo=0xC00028))
     assert (found.label, found.is_covered) == (None, False)
 
 
 def test_a_present_label_is_not_rebuilt(place: Path) -> None:
-    archived(place / "wal", 9, 10, 11, **{HISTORY_NAME: HISTORY})
+    archived(place / "wal", 9, 10, 11, texts={HISTORY_NAME: HISTORY})
     found = plan(place, directory(checkpoint=0xDEAD))
     assert (found.label, found.is_covered) == (None, True)
 
 
 def test_the_target_is_passed_on(place: Path) -> None:
-    archived(place / "wal", 9, 10, 11, **{HISTORY_NAME: HISTORY})
+    archived(place / "wal", 9, 10, 11, texts={HISTORY_NAME: HISTORY})
     assert plan(place, directory(), until=Immediate()).until == Immediate()
 
 
 def test_the_best_strategy_follows(place: Path) -> None:
-    archived(place / "wal", 9, 10, 11, **{HISTORY_NAME: HISTORY})
+    archived(place / "wal", 9, 10, 11, texts={HISTORY_NAME: HISTORY})
     read = Snapshot(DirectorySource(place / "data.tar"), "fingerprint", directory(), (), None)
     assert assess(read, plan_wal(read, WalRequest())).best is StrategyName.ARCHIVE
     assert plan_wal(read, WalRequest()).timeline == Timeline(1)

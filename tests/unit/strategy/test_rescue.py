@@ -1,0 +1,95 @@
+"""What a second run on a workspace may ask for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgrescue.errors import UsageError
+from pgrescue.ledger import EngineRecord, Ledger
+from pgrescue.model import EngineName, Immediate, Latest, StrategyName
+from pgrescue.strategy.choose import Assessment, Option
+from pgrescue.strategy.rescue import RescuePlan, _strategy
+from pgrescue.strategy.wal_plan import WalRequest
+from pgrescue.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from pgrescue.model import Until
+
+ARCHIVE, REPLAY, RESET = StrategyName.ARCHIVE, StrategyName.REPLAY, StrategyName.RESET
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path / "it.pgrescue")
+    made.create(shared=False)
+    return made
+
+
+def chosen(
+    workspace: Workspace,
+    recorded: StrategyName | None,
+    *,
+    until: Until | None = None,
+    wal: Path | None = None,
+    possible: Collection[StrategyName] = (ARCHIVE, RESET),
+) -> StrategyName:
+    """Return the strategy of a run with these wishes on a workspace that was begun with `recorded`."""
+    engine = EngineRecord(EngineName.NATIVE)
+    ledger = Ledger.begin(workspace.ledger, snapshot=workspace.root, fingerprint="f", major=17, engine=engine)
+    ledger.change(strategy=recorded)
+    options = tuple(Option(name, "A reason.", name in possible) for name in StrategyName)
+    plan = RescuePlan(wal=WalRequest(wal, until or Latest()))
+    return _strategy(plan, ledger, Assessment(options, (), missing_wal_is_open=False), workspace)
+
+
+def recovered(workspace: Workspace, until: str) -> None:
+    workspace.recovered.write_text(json.dumps({"until": until}))
+
+
+def test_a_new_workspace_gets_the_best(workspace: Workspace) -> None:
+    assert chosen(workspace, None) is ARCHIVE
+
+
+@pytest.mark.parametrize("recorded", [ARCHIVE, RESET])
+def test_the_same_wish_carries_on(workspace: Workspace, recorded: StrategyName) -> None:
+    assert chosen(workspace, recorded) is recorded
+
+
+def test_a_recovery_that_is_under_way_may_get_another_end(workspace: Workspace) -> None:
+    """As after a target that was not reached; the server itself refuses what it has passed."""
+    assert chosen(workspace, ARCHIVE, until=Immediate()) is ARCHIVE
+
+
+def test_a_recovery_that_ended_keeps_its_end(workspace: Workspace) -> None:
+    recovered(workspace, "immediate")
+    assert chosen(workspace, ARCHIVE, until=Immediate()) is ARCHIVE
+    assert chosen(workspace, ARCHIVE) is ARCHIVE
+    recovered(workspace, "latest")
+    with pytest.raises(UsageError, match="recovered until latest, not until immediate"):
+        chosen(workspace, ARCHIVE, until=Immediate())
+
+
+@pytest.mark.parametrize("recorded", [StrategyName.CLEAN, StrategyName.CRASH, RESET])
+def test_what_was_begun_without_wal_ends_at_no_chosen_point(workspace: Workspace, recorded: StrategyName) -> None:
+    with pytest.raises(UsageError, match=f"begun with the strategy {recorded}"):
+        chosen(workspace, recorded, until=Immediate())
+
+
+def test_a_reset_is_not_made_a_recovery(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match="begun without WAL"):
+        chosen(workspace, RESET, wal=workspace.root)
+
+
+@pytest.mark.parametrize("recorded", [ARCHIVE, REPLAY])
+def test_a_recovery_whose_wal_is_gone_is_not_given_up(workspace: Workspace, recorded: StrategyName) -> None:
+    with pytest.raises(UsageError, match="not possible now: A reason") as caught:
+        chosen(workspace, recorded, possible=(RESET,))
+    assert "--wal" in caught.value.hint
+    recovered(workspace, "latest")
+    assert chosen(workspace, recorded, possible=(RESET,)) is recorded
