@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONFIG, HBA, IDENT = "postgresql.conf", "pg_hba.conf", "pg_ident.conf"
 
 OPENED = "opened.conf"
-"""Settings from the time on when the checks are over; until then the file does not exist."""
+"""Settings from the time on when the checks are over; until then the file is empty."""
 
 # They start work of their own as soon as they are loaded: jobs, replication, fail-over.
 _ACT_ON_THEIR_OWN = frozenset(
@@ -49,7 +49,8 @@ class Configure:
 
     def holds(self, run: Run) -> bool:
         """Tell whether the files say what they should."""
-        return all(_reads(run.workspace.server / name, text) for name, text in _files(run).items())
+        server = run.workspace.server
+        return (server / OPENED).exists() and all(_reads(server / name, text) for name, text in _files(run).items())
 
     def apply(self, run: Run, observer: Observer) -> None:  # noqa: ARG002 - nothing to watch
         """Write them where the identity that runs PostgreSQL can read them."""
@@ -57,6 +58,8 @@ class Configure:
         server.mkdir(mode=0o700, exist_ok=True)
         for name, text in _files(run).items():
             write_atomically(server / name, text)
+        if not (server / OPENED).exists():
+            write_atomically(server / OPENED, "")
         hand_over(run, server, *server.iterdir())
 
     def findings(self, run: Run) -> tuple[Finding, ...]:
@@ -160,7 +163,7 @@ def render(values: Mapping[str, str]) -> str:
         "# Written by pgrescue, anew at every rescue. The server gets its port, its addresses and the paths of\n"
         "# pg_hba.conf and pg_ident.conf on its command line.\n"
         + "".join(f"{line}\n" for line in lines)
-        + f"include_if_exists = '{OPENED}'\n"
+        + f"include = '{OPENED}'\n"
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pgrescue.run import Run
 
 _WAL = "pg_wal"
+_MOST_NAMED = 20
 
 
 class ReplayPart:
@@ -92,6 +93,7 @@ class ReplayPart:
                 ),
             )
         reached = logged_replay(run.workspace).recovered_to
+        missing = f" What is missing: {', '.join(run.wal.missing[:_MOST_NAMED])}." if run.wal.missing else ""
         return (
             Finding(
                 "wal_replayed_in_part",
@@ -99,15 +101,15 @@ class ReplayPart:
                 _WAL,
                 f"Before the reset the WAL was replayed from the backup's start to {reached.lsn}"
                 f"{f' (last commit at {reached.time})' if reached.time else ''}; the backup ends at "
-                f"{run.wal.backup_end or 'an unknown position'}. What is missing: {', '.join(run.wal.missing[:20])}.",
-                "Find the missing WAL, and rescue again into another workspace: then nothing is lost.",
+                f"{run.wal.backup_end or 'an unknown position'}.{missing}",
+                "Find the missing or damaged WAL, and rescue again into another workspace: then nothing is lost.",
             ),
         )
 
 
 def _segments(run: Run) -> tuple[str, ...]:
-    """Return the files to replay: none where the backup has all of its WAL, or not the first of it."""
-    if run.snapshot.chosen.backup_label is None or not run.wal.missing:
+    """Return the files to replay: none without the first of them, nor where the user asked for the bare reset."""
+    if run.snapshot.chosen.backup_label is None or not run.may_fall:
         return ()
     return run.wal.run_from_start
 
