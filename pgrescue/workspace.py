@@ -134,6 +134,7 @@ class Workspace:
             self.report,
             self.report_page,
             self.logs / "recover.log",
+            self.server / "opened.conf",
         )
 
     @property

@@ -139,7 +139,7 @@ def test_what_is_rendered_is_read_back() -> None:
     values = {"a": "1", "b": "it's", "c": "", "log_line_prefix": "%m [%p] ", "d": "'quoted'"}
     assert {found.name: found.value for found in parse_conf(render(values))} == {
         **values,
-        "include_if_exists": "opened.conf",
+        "include": "opened.conf",
     }
 
 
@@ -153,6 +153,7 @@ def test_the_files_are_private_and_hold_until_somebody_changes_them(tmp_path: Pa
         "postgresql.conf": 0o600,
         "pg_hba.conf": 0o600,
         "pg_ident.conf": 0o600,
+        "opened.conf": 0o600,
     }
     with (server / "pg_hba.conf").open("a") as file:
         file.write("host all all 0.0.0.0/0 trust\n")
@@ -161,12 +162,22 @@ def test_the_files_are_private_and_hold_until_somebody_changes_them(tmp_path: Pa
     assert Configure().holds(run)
 
 
+def test_the_settings_after_the_checks_are_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    Configure().apply(run, Silent())
+    opened = run.workspace.server / "opened.conf"
+    assert opened.read_text() == ""
+    opened.write_text("autovacuum = 'on'\n")
+    Configure().apply(run, Silent())
+    assert opened.read_text() == "autovacuum = 'on'\n"
+
+
 def test_nothing_of_the_snapshots_configuration_is_in_force(tmp_path: Path) -> None:
     run = run_with(tmp_path, CNPG, custom=CNPG_CUSTOM)
     Configure().apply(run, Silent())
     text = (run.workspace.server / "postgresql.conf").read_text()
     assert not [word for word in ("/controller", "production", "custom.conf", "override.conf") if word in text]
-    assert [line for line in text.splitlines() if "include" in line] == ["include_if_exists = 'opened.conf'"]
+    assert [line for line in text.splitlines() if "include" in line] == ["include = 'opened.conf'"]
 
 
 def test_only_the_role_may_log_in_and_only_with_its_password(tmp_path: Path) -> None:
@@ -199,5 +210,5 @@ def test_the_files_belong_to_who_runs_postgresql(tmp_path: Path, monkeypatch: py
     assert owned == []
     Configure().apply(make_run(tmp_path / "other", FakeEngine(owner=Owner(999, 998))), Silent())
     assert sorted(owned) == sorted(
-        (name, 999, 998) for name in ("server", "postgresql.conf", "pg_hba.conf", "pg_ident.conf")
+        (name, 999, 998) for name in ("server", "postgresql.conf", "pg_hba.conf", "pg_ident.conf", "opened.conf")
     )
