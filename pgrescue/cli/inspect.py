@@ -89,7 +89,8 @@ def _document(snapshot: Snapshot, wal: WalPlan, assessment: Assessment) -> dict[
             for option in assessment.options
         ],
         "strategy": assessment.best.value,
-        "missing_wal": list(assessment.missing_wal),
+        # Each begins with the file's name; what is wrong with it is for persons.
+        "missing_wal": [wrong.partition(" ")[0] for wrong in assessment.missing_wal],
         "missing_wal_is_open": assessment.missing_wal_is_open,
     }
 

@@ -115,6 +115,8 @@ def _replay(wal: WalPlan, *, has_label: bool) -> Option:
         return Option(StrategyName.REPLAY, "The snapshot's pg_wal holds the backup's WAL.", possible=True)
     if wal.is_covered and wal.archive is not None and wal.archive.root.is_file():
         return Option(StrategyName.REPLAY, f"{wal.archive.root} holds the backup's WAL.", possible=True)
+    if not wal.missing:
+        return Option(StrategyName.REPLAY, "The backup's WAL is in the archive, not in the snapshot.", possible=False)
     return Option(
         StrategyName.REPLAY, f"The snapshot lacks WAL that the backup needs: {_named(wal.missing)}.", possible=False
     )

@@ -28,7 +28,7 @@ def test_as_json_it_is_one_object(here: Path, backup: Path) -> None:
     assert (document["schema"], document["format"], document["major"]) == (1, "tar", 17)
     assert document["strategy"] == "reset"
     assert [option["name"] for option in document["strategies"] if option["possible"]] == ["reset"]
-    assert (document["missing_wal"], document["missing_wal_is_open"]) == ([f"{WAL} is missing"], True)
+    assert (document["missing_wal"], document["missing_wal_is_open"]) == ([WAL], True)
     assert (document["wal_archive"], document["backup_end"]) == (None, None)
     assert document["backup_label"]["start_segment"] == WAL
     assert isinstance(document["system_identifier"], str)
