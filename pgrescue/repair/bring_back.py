@@ -10,6 +10,7 @@ row has its key: then that one is newer, and the older version is dropped.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -80,7 +81,11 @@ def restore(connection: Connection, schema: str, table: Table) -> None:
             for (tid,) in staged[begin : begin + _BATCH]:
                 _restore_row(connection, schema, table, quarantine, tid)
     # The deleted versions may stand alone in the middle of what was a HOT chain, which checks take for damage.
-    connection.execute(sql.SQL("vacuum {}").format(table.qualified))
+    with contextlib.suppress(psycopg.Error):  # the checks tell whether it matters
+        connection.execute(sql.SQL("vacuum {}").format(table.qualified))
+    if connection.closed:
+        msg = "the server ended the session"
+        raise psycopg.OperationalError(msg)
 
 
 def tell_brought_back(connection: Connection, schema: str, table: Table, outcome: Outcome) -> None:

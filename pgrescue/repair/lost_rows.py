@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg import sql
 
 from pgrescue.model import Finding, Severity
@@ -23,14 +24,23 @@ _WHY = {
     "nowhere": "the index leads to a place where there is no row",
     "dead": "the row was deleted, or updated to a version that is not in the copy",
     "superseded": "the row was updated to a version that is not in the copy",
+    "hidden": "the index leads to a place that another row has taken since, or that tells nothing of this one any more",
     "undecided": "the end of the transaction that wrote the row is not in pg_xact",
 }
 
 
-def tell_lost(connection: Connection, table: Table, evidence: Evidence, outcome: Outcome) -> None:
+def tell_lost(
+    connection: Connection,
+    table: Table,
+    evidence: Evidence,
+    outcome: Outcome,
+    *,
+    aside: sql.Composable | None = None,
+) -> None:
     """Name the keys that the old index knew and that no visible row has, by what may have become of them.
 
-    The session uses indexes, and finds the operators of the key's types.
+    `aside` is where rows of the table were set aside: these are not lost. The session uses indexes, and finds the
+    operators of the key's types.
     """
     if evidence.problem:
         outcome.tell(_unchecked(table, evidence.problem))
@@ -38,7 +48,7 @@ def tell_lost(connection: Connection, table: Table, evidence: Evidence, outcome:
     if key is None or not evidence.keys:
         return
     fates: dict[str, tuple[Fate, dict[str, Any]]] = {}
-    for entry in _missing(connection, table, key, evidence.keys):
+    for entry in _missing(connection, table, key, evidence.keys, aside):
         shown = entry["values"] if entry["values"] is not None else {"hex": entry["hex"]}
         fate = _fate(entry)
         name = json.dumps(shown, sort_keys=True)
@@ -63,9 +73,9 @@ def _fate(entry: dict[str, Any]) -> Fate:
 
 
 def _missing(
-    connection: Connection, table: Table, key: Index, entries: list[dict[str, Any]]
+    connection: Connection, table: Table, key: Index, entries: list[dict[str, Any]], aside: sql.Composable | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the entries whose key no visible row has; a key that could not be decoded is one of them."""
+    """Yield the entries whose key no row has; a key that could not be decoded or looked up is one of them."""
     types = {column.name: column.type for column in table.columns}
     decoded = []
     for entry in entries:
@@ -76,6 +86,10 @@ def _missing(
     same = sql.SQL(" and ").join(
         sql.SQL("t.{} = v.{}::{}").format(sql.Identifier(name), sql.Identifier(f"k{number}"), raw(types[name]))
         for number, name in enumerate(key.columns)
+    )
+    places = [table.qualified] if aside is None else [table.qualified, aside]
+    absent = sql.SQL(" and ").join(
+        sql.SQL("not exists (select from only {} t where {})").format(place, same) for place in places
     )
     names = [sql.Identifier("n"), *(sql.Identifier(f"k{number}") for number in range(len(key.columns)))]
     for begin in range(0, len(decoded), _BATCH):
@@ -88,13 +102,19 @@ def _missing(
             )
             for number, entry in enumerate(batch)
         )
-        rows = connection.execute(
-            sql.SQL(
-                "select v.n from (values {}) as v ({}) where not exists (select from only {} t where {}) order by v.n"
-            ).format(values, sql.SQL(", ").join(names), table.qualified, same)
-        ).fetchall()
-        for (number,) in rows:
-            yield batch[number]
+        try:
+            rows = connection.execute(
+                sql.SQL("select v.n from (values {}) as v ({}) where {} order by v.n").format(
+                    values, sql.SQL(", ").join(names), absent
+                )
+            ).fetchall()
+        except psycopg.Error:
+            if connection.closed:
+                raise
+            yield from batch
+        else:
+            for (number,) in rows:
+                yield batch[number]
 
 
 def _texts(entry: dict[str, Any], key: Index) -> list[sql.Literal]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from pgrescue.repair.site import Connection
 
+_LOCK = 0x7067726573637565  # "pgrescue"
+
 
 @contextlib.contextmanager
 def extension(connection: Connection, name: str) -> Iterator[sql.Identifier | None]:
@@ -22,9 +24,12 @@ def extension(connection: Connection, name: str) -> Iterator[sql.Identifier | No
     One that the database has already is used where it lies. One that was created for the block goes with it, and so
     does what a killed repair left.
     """
-    schema = provide_extension(connection, name)
+    # Several threads mend tables of one database: what one of them needs, another one would drop.
+    connection.execute("select pg_catalog.pg_advisory_lock(%s)", (_LOCK,))
     try:
+        schema = provide_extension(connection, name)
         yield None if schema is None else sql.Identifier(schema)
     finally:
         if not connection.closed and not connection.broken:
             drop_tools(connection)
+            connection.execute("select pg_catalog.pg_advisory_unlock(%s)", (_LOCK,))

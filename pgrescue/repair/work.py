@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pgrescue.model import Finding, Severity
 from pgrescue.pipeline import Observer, Unit
-from pgrescue.repair import bring_back, catalogs, foreign_keys, names, sequences
+from pgrescue.repair import bring_back, catalogs, foreign_keys, lost_rows, names, sequences
 from pgrescue.repair.evidence import Witnesses
 from pgrescue.repair.mend import mend_table
 from pgrescue.repair.notes import Notes
 from pgrescue.repair.outcome import Outcome
-from pgrescue.repair.quarantine import choose_schema
-from pgrescue.repair.site import FAILURES, Site, said
+from pgrescue.repair.quarantine import Quarantine, choose_schema
+from pgrescue.repair.site import FAILURES, Site, find_operators, said
 from pgrescue.repair.survey import Table, tables
 from pgrescue.retry import until_returns
 from pgrescue.steps.tools_schema import drop_tools
@@ -77,13 +78,13 @@ def repair(site: Site, observer: Observer) -> Outcome:
     progress.total = sum(2 * len(items) for items in found.values())
     everything = [table for items in found.values() for table in items]
     everything.sort(key=lambda table: -table.work_bytes)
-    _hear(site, everything, notes, outcome, progress)
+    witnesses = _hear(site, everything, notes, outcome, progress)
     for database, items in found.items():
         _stage(site, database, items, notes, outcome)
     schemas = notes.quarantine_schemas()
     _side_by_side(
         everything,
-        lambda table: mend_table(site, table, schemas[table.database], notes, outcome),
+        lambda table: _mend(site, table, schemas[table.database], witnesses[table.database], outcome),
         lambda table, error: outcome.tell(_incomplete(table.object, error)),
         progress,
     )
@@ -92,9 +93,14 @@ def repair(site: Site, observer: Observer) -> Outcome:
     for fact in notes.facts():
         outcome.tell(fact)
     _tell_rebuilt(outcome)
+    # A backend that crashed on a damaged page takes the server down for a moment.
+    until_returns(partial(_when_it_is_back, _checkpoint, site), on=_NotBackError, timeout_s=_RESTART_TIMEOUT_S)
+    return outcome
+
+
+def _checkpoint(site: Site) -> None:
     with site.indexed("template1") as connection:
         connection.execute("checkpoint")
-    return outcome
 
 
 def _survey(site: Site, database: str, notes: Notes, outcome: Outcome) -> tuple[Table, ...]:
@@ -109,8 +115,10 @@ def _survey(site: Site, database: str, notes: Notes, outcome: Outcome) -> tuple[
         return ()
 
 
-def _hear(site: Site, everything: list[Table], notes: Notes, outcome: Outcome, progress: _Progress) -> None:
-    """Read the files of all tables before anything in them changes."""
+def _hear(
+    site: Site, everything: list[Table], notes: Notes, outcome: Outcome, progress: _Progress
+) -> dict[str, Witnesses]:
+    """Read the files of all tables before anything in them changes; return the readers of each database."""
     witnesses: dict[str, Witnesses] = {}
     for database in {table.database for table in everything}:
         with site.indexed(database) as connection:
@@ -121,6 +129,34 @@ def _hear(site: Site, everything: list[Table], notes: Notes, outcome: Outcome, p
         lambda table, error: outcome.tell(_incomplete(table.object, error)),
         progress,
     )
+    return witnesses
+
+
+def _mend(site: Site, table: Table, schema: str, witnesses: Witnesses, outcome: Outcome) -> None:
+    """Mend a table, and name the rows that only the old index of its key still knew, wherever that led to.
+
+    They are named, too, where the table could not be mended, as far as its index could be rebuilt.
+    """
+    witnesses.keep_key(table)
+    try:
+        mend_table(site, table, schema, witnesses.notes, outcome)
+    except FAILURES as error:
+        if not _is_cut_off(error):
+            with contextlib.suppress(*FAILURES):
+                _tell_lost(site, table, schema, witnesses, outcome)
+        raise
+    _tell_lost(site, table, schema, witnesses, outcome)
+
+
+def _tell_lost(site: Site, table: Table, schema: str, witnesses: Witnesses, outcome: Outcome) -> None:
+    with site.indexed(table.database) as connection:
+        key = table.key
+        find_operators(connection, [] if key is None else [item["schema"] for item in key.stored])
+        evidence = witnesses.complete(connection, table)
+        if evidence is not None:
+            quarantine = Quarantine(schema, table)
+            aside = quarantine.qualified if quarantine.exists(connection) else None
+            lost_rows.tell_lost(connection, table, evidence, outcome, aside=aside)
 
 
 def _stage(site: Site, database: str, items: Iterable[Table], notes: Notes, outcome: Outcome) -> None:

@@ -6,7 +6,7 @@ row that was deleted, or one that the copy lost. Must run before REINDEX, which 
 What an entry cannot tell: when its slot has meanwhile been used for another row, that row's fate is taken for its own,
 and the lost row hides behind LIVE or DELETED. On a busy table that VACUUM tidies up these can be a fifth of the losses.
 And most entries of DEAD belong to rows that were merely updated. So a row is lost when its key is in the index and in
-no visible row; only comparing all keys (read_btree, decode_keys) with the table finds every one.
+no visible row: missing_keys.py finds every one, and the classes give the reasons.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pgrescue.snapshot import heap
 from pgrescue.snapshot.broken_updates import broken_updates, fates
 from pgrescue.snapshot.btree import PageCounts, read_btree
 from pgrescue.snapshot.heap import EMPTY_STATES, HeapChunk, HeapSlots, SlotMap, SlotState, read_heap
+from pgrescue.snapshot.key_hashes import fingerprints, row_hashes
 from pgrescue.snapshot.relation import LP_DEAD, LP_REDIRECT
 from pgrescue.snapshot.transaction_status import XidStatus
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from pgrescue.snapshot.broken_updates import BrokenUpdate
     from pgrescue.snapshot.btree import BtreeChunk
+    from pgrescue.snapshot.key_hashes import Hashes, KeyLayout
     from pgrescue.snapshot.relation import Bools, Bytes, Ints, RelationFile
     from pgrescue.snapshot.transaction_status import MultiXacts, TransactionStatus
 
@@ -83,13 +85,15 @@ class Witness:
     """What an index says: entries by class, those worth a look, and what was left out.
 
     `killed` counts entries that the server had marked as leading nowhere (LP_DEAD). `entries` are in the order of the
-    index within each range of the table, and at most `MOST_ENTRIES`; `counts` are of all.
+    index within each range of the table, and at most `MOST_ENTRIES`; `counts` are of all. `deleted` are fingerprints
+    (key_hashes.py) of entries whose row is still there with its key, and was deleted, or never committed.
     """
 
     counts: dict[EntryClass, int]
     entries: tuple[WitnessEntry, ...]
     killed: int
     index_pages: PageCounts
+    deleted: Hashes
 
     @property
     def is_complete(self) -> bool:
@@ -118,25 +122,31 @@ def classify_entries(
     multixacts: MultiXacts,
     *,
     broken: Sequence[BrokenUpdate] | None = None,
+    layout: KeyLayout | None = None,
     most_entries: int = MOST_ENTRIES,
     range_bytes: int = RANGE_BYTES,
 ) -> Witness:
     """Follow every entry of a unique b-tree to its row, through redirects and HOT chains, and tell what is there.
 
-    `broken` is what `broken_updates` found in the table; it is looked for where not given. The index is read once for
-    every `range_bytes` of the table.
+    `broken` is what `broken_updates` found in the table; it is looked for where not given. Without the key's `layout`
+    no row is told to be deleted. The index is read once for every `range_bytes` of the table.
     """
-    found = broken_updates(table, status, multixacts) if broken is None else broken
-    superseded = np.sort(np.array([_tid(item.block, item.offset) for item in found], dtype=np.int64))
+    if broken is None:
+        broken = broken_updates(table, status, multixacts)
+    superseded = np.sort(np.array([_tid(item.block, item.offset) for item in broken], dtype=np.int64))
     tally = _Tally(most_entries)
+    deleted = [np.zeros(0, dtype=np.uint64)]
     for first_block, end_block in _ranges(table, range_bytes):
         slots = SlotMap(bits=4, first_block=first_block)
         for chunk in read_heap(table, first_block=first_block, end_block=end_block):
-            slots.add(chunk.pages, chunk.items, _slot_classes(chunk, status, multixacts, superseded))
+            found = _slot_classes(chunk, status, multixacts, superseded)
+            slots.add(chunk.pages, chunk.items, found.classes)
+            if layout is not None:
+                deleted.append(_deleted(chunk, found, layout))
         slots.finish()
         for entries in _entries(index, first_block, end_block, tally):
             tally.take(entries, slots)
-    return Witness(tally.counts, tuple(tally.entries), tally.killed, tally.pages)
+    return Witness(tally.counts, tuple(tally.entries), tally.killed, tally.pages, np.concatenate(deleted))
 
 
 def dangling_entries(
@@ -240,7 +250,19 @@ def _tid(block: Ints | int, offset: Ints | int) -> Ints | int:
     return block << 16 | offset
 
 
-def _slot_classes(chunk: HeapChunk, status: TransactionStatus, multixacts: MultiXacts, superseded: Ints) -> Bytes:
+@dataclass(frozen=True)
+class _Slots:
+    """What entries find that lead to the slots of a chunk: the class, and at which slot their row's chain ends.
+
+    `is_gone` tells of each tuple whether it was deleted, not updated, or never committed.
+    """
+
+    classes: Bytes
+    ends: Ints
+    is_gone: Bools
+
+
+def _slot_classes(chunk: HeapChunk, status: TransactionStatus, multixacts: MultiXacts, superseded: Ints) -> _Slots:
     """Tell for each slot what an index entry that leads to it finds at the end of its HOT chain (heapam_index.c)."""
     items, tuples, normal = chunk.items, chunk.tuples, chunk.normal
     blocks, offsets = chunk.blocks[normal], items.offset[normal]
@@ -261,10 +283,28 @@ def _slot_classes(chunk: HeapChunk, status: TransactionStatus, multixacts: Multi
     hot = np.flatnonzero((own == EntryClass.DELETED) & fate.is_moved & ((tuples.infomask2 & heap.HOT_UPDATED) != 0))
     hot = hot[tuples.ctid_block[hot] == blocks[hot]]
     following[normal[hot]] = _next_version(chunk, hot, fate.updater[hot])
-    classes = classes[_ends(following)]
+    ends = _ends(following)
+    classes = classes[ends]
     # A heap-only tuple has no entry of its own: one that leads to it was made for a row that had the slot before.
     classes[normal[(tuples.infomask2 & heap.HEAP_ONLY) != 0]] = _STRANGER
-    return classes
+    to_itself = (tuples.ctid_block == blocks) & (tuples.ctid_offset == offsets)
+    is_gone = (own == EntryClass.DELETED) & to_itself
+    failed = np.flatnonzero(own == EntryClass.ABORTED)
+    is_gone[failed[status.of(tuples.xmin[failed]) == XidStatus.ABORTED]] = True
+    return _Slots(classes, ends, is_gone)
+
+
+def _deleted(chunk: HeapChunk, slots: _Slots, layout: KeyLayout) -> Hashes:
+    """Return the fingerprints of entries whose row's chain ends in a tuple that is gone for good.
+
+    The tuple's own key is part of each, so that an entry of another row that had the slot before is none of them.
+    """
+    tuple_of = np.full(len(chunk.items), -1, dtype=np.int64)
+    tuple_of[chunk.normal[slots.is_gone]] = np.flatnonzero(slots.is_gone)
+    roots = np.flatnonzero(np.isin(slots.classes, (EntryClass.DELETED, EntryClass.ABORTED)))
+    roots = roots[tuple_of[slots.ends[roots]] >= 0]
+    known, hashes = row_hashes(chunk, tuple_of[slots.ends[roots]], layout)
+    return fingerprints(hashes, chunk.blocks[roots[known]], chunk.items.offset[roots[known]])
 
 
 def _next_version(chunk: HeapChunk, hot: Ints, updater: Ints) -> Ints:

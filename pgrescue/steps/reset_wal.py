@@ -33,14 +33,14 @@ class ResetWal:
     title = "Reset the WAL (pg_resetwal)"
 
     def holds(self, run: Run) -> bool:
-        """Tell whether pg_control is past the kept one, and its WAL is there: pg_resetwal writes that last."""
-        before = run.workspace.removed / CONTROL
-        if not (before.exists() and run.workspace.reset_plan.exists()):
+        """Tell whether pg_control is past the planned reset's, and its WAL is there: pg_resetwal writes that last."""
+        if not run.workspace.reset_plan.exists():
             return False
+        before = Lsn.parse(json.loads(run.workspace.reset_plan.read_text())["before"])
         control = read_control(run.workspace.pgdata / CONTROL)
         wal = run.workspace.pgdata / _WAL / control.wal_segment(control.redo)
         return (
-            control.checkpoint > read_control(before).checkpoint
+            control.checkpoint > before
             and wal.exists()
             and wal.stat().st_size == control.wal_segment_size
         )
@@ -55,7 +55,9 @@ class ResetWal:
         newest = scan(run, observer) if run.computes_reset else None
         plan = ResetPlan(()) if newest is None else _plan(run, newest)
         outliers = [] if newest is None else outliers_document(newest)
-        document = {**dataclasses.asdict(plan), "outliers": outliers}
+        # Not that of the kept pg_control: a replay before the reset ends with a checkpoint, too.
+        before = str(read_control(workspace.pgdata / CONTROL).checkpoint)
+        document = {**dataclasses.asdict(plan), "outliers": outliers, "before": before}
         write_atomically(workspace.reset_plan, json.dumps(document, indent=1) + "\n")
         arguments = ("-f", *plan.arguments(), "-D", run.engine.path(workspace.pgdata))
         done = run.engine.run("pg_resetwal", arguments).check(

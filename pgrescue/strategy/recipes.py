@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgrescue.model import StrategyName
+from pgrescue.repair.complete_xact import CompleteXact
 from pgrescue.repair.forget_maps import ForgetMaps
 from pgrescue.repair.step import Repair
 from pgrescue.steps.access import Access
@@ -54,6 +55,7 @@ STEPS: Mapping[StrategyName, tuple[Step[Run], ...]] = {
         ReplayPart(),
         RemoveBackupLabel(),
         ResetWal(),
+        CompleteXact(),
         ForgetMaps(),
         Access(),
         Repair(),

@@ -16,6 +16,7 @@ from fixtures import Server
 from pgrescue.model import Severity
 from pgrescue.pipeline import Silent
 from pgrescue.repair import bring_back, catalogs, foreign_keys, reindex
+from pgrescue.repair.notes import Notes
 from pgrescue.repair.quarantine import Quarantine
 from pgrescue.repair.step import Repair
 from tests.unit.repair.patients import Patient, Torn, admit, codes
@@ -61,6 +62,7 @@ CASES = (
     plain("gone", "insert into gone values (26, 'new', ''), (27, 'new', '')", 2),
     plain("deleted", "insert into deleted values (26, 'new', ''); delete from deleted where id = 26", 2),
     plain("back", UPDATE.format("back"), 2),
+    plain("taken", f"delete from taken where id = 25; vacuum taken; insert into taken values (26, 'new', {PAD})", 2),
     plain("kept", f"{UPDATE.format('kept')}; update kept set v = 'newest' where id = 1", 0),
     Case(
         "hot",
@@ -384,6 +386,13 @@ def test_lost_rows_are_named_by_their_key(ward: Ward) -> None:
     assert ("rows_lost", "postgres.public.twice") not in ward.codes
 
 
+def test_a_lost_row_is_named_when_another_one_is_where_its_index_leads_to(ward: Ward) -> None:
+    """Row 26 had the place of row 25, which the copy of the table, being older, still has."""
+    assert ward.patient.one("select count(*) from taken where id = 25") == 1
+    assert [row["key"] for row in ward.patient.rows("public.taken", "perhaps_lost")] == [{"id": "26"}]
+    assert ward.codes["rows_perhaps_lost", "postgres.public.taken"] == 1
+
+
 @pytest.mark.parametrize(("name", "id_", "version"), [("back", 1, "old"), ("hot", 21, "third")])
 def test_an_older_version_comes_back_where_the_newest_was_lost(ward: Ward, name: str, id_: int, version: str) -> None:
     assert ward.patient.query(f"select v from {name} where id = {id_}") == [(version,)]
@@ -533,6 +542,8 @@ class Point:
         Point(bring_back, "_move", call=2, after=True),
         Point(Quarantine, "keep", call=9, after=True),
         Point(bring_back, "restore", call=8, after=True),
+        Point(Notes, "keep_old_key", call=4, after=True),
+        Point(Notes, "add_missing", call=5),
         Point(foreign_keys, "check"),
     ],
     ids=lambda point: point.name,
