@@ -62,7 +62,6 @@ class Damage:
 
 def check_heap(connection: Connection, survey: Survey, relation: Relation, *, toast: bool) -> Iterator[Fact]:
     """Check one relation; `toast` follows every value that is stored out of line, too."""
-    open_relation(connection, relation.oid)
     blocks = survey.blocks(relation)
     damage = Damage()
     query = _VERIFY.format(function=survey.tools.function("verify_heapam"))
@@ -74,6 +73,7 @@ def check_heap(connection: Connection, survey: Survey, relation: Relation, *, to
         except psycopg.Error as error:
             if connection.closed or not is_damage(error):
                 raise
+            open_relation(connection, relation.oid)
             raise _UnreadableError from error
 
     for first in range(0, blocks, _CHUNK_BLOCKS):

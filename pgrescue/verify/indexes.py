@@ -45,9 +45,10 @@ def check_btree(connection: Connection, survey: Survey, relation: Relation, *, p
     That every row is found is asked of bt_index_check, not of its sister: that one takes rows of transactions that
     seem to run into account, and after a reset may wait for them for ever.
     """
-    for oid in (relation.oid, relation.table):
-        open_relation(connection, oid)
     first = _call(connection, survey, relation, "bt_index_check", matches_table=True)
+    if first is not None:
+        for oid in (relation.oid, relation.table):
+            open_relation(connection, oid)
     if first is not None and not _is_of_index(first):
         # The table may be what cannot be read; that is told by the checks of tables. What of the index itself?
         second = _call(connection, survey, relation, "bt_index_check", matches_table=False)

@@ -116,11 +116,13 @@ class Runner:
             with contextlib.suppress(_LostError), self._session(database) as connection:
                 with self._lock:
                     open_sessions.add(connection)
+                limit_s = None
                 try:
                     while number is not None and tasks[number].database == database:
                         task, current = tasks[number], number
                         number = self._next(queue)
-                        results[current] = self._run(task, connection)
+                        results[current] = self._run(task, connection, limit_s)
+                        limit_s = task.timeout_s
                 finally:
                     with self._lock:
                         open_sessions.discard(connection)
@@ -144,12 +146,16 @@ class Runner:
                 ) from error
             yield connection
 
-    def _run(self, task: Task, connection: Connection) -> Told:
-        """Run one task; raise _LostError when the session ended with it."""
+    def _run(self, task: Task, connection: Connection, limit_s: int | None = None) -> Told:
+        """Run one task; raise _LostError when the session ended with it.
+
+        `limit_s` is the session's time limit for a statement, None where it has none of the checks' yet.
+        """
         told: Told = []
         left = task.weight
         try:
-            connection.execute(f"set statement_timeout = {task.timeout_s * 1000}".encode())
+            if task.timeout_s != limit_s:
+                connection.execute(f"set statement_timeout = {task.timeout_s * 1000}".encode())
             for fact in task.run(connection):
                 if isinstance(fact, Progress):
                     step = min(fact.size_bytes, left)

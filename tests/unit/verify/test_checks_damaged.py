@@ -59,7 +59,7 @@ class Damage:
             "CREATE UNLOGGED TABLE no_init (id int)",
             "CREATE TABLE torn (id int, body text) WITH (vacuum_truncate = off)",
             "INSERT INTO torn SELECT n, repeat('a', 50) FROM generate_series(1, 500) n",
-            "CREATE TABLE locked (id int PRIMARY KEY)",
+            "CREATE TABLE locked AS SELECT 1 AS id; ALTER TABLE locked ADD PRIMARY KEY (id)",
             "VACUUM",
             "CHECKPOINT",
         )
