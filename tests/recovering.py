@@ -94,12 +94,6 @@ class Recovered:
         return {ref: int(version) for ref, _, version in (item.partition("=") for item in told.split(","))}
 
 
-def steps_to_recovery(strategy: StrategyName) -> list[str]:
-    """Name the steps of a strategy up to the recovery."""
-    names = [step.name for step in STEPS[strategy]]
-    return names[: names.index("recover") + 1]
-
-
 @dataclass
 class Bench:
     """Where copies are made: the first of a snapshot is unpacked, the others are copies of it."""
@@ -127,9 +121,13 @@ class Bench:
 
     def recover(self, run: Run) -> Recovered:
         """Take the steps up to the recovery."""
-        wanted = steps_to_recovery(run.strategy)
-        steps = [step for step in STEPS[run.strategy] if step.name in wanted]
-        return Recovered(run, run_steps(steps, run, journal=NoJournal(), observer=Silent()))
+        return self.take(run, "recover")
+
+    def take(self, run: Run, last: str) -> Recovered:
+        """Take the steps of the run's strategy up to `last`."""
+        steps = STEPS[run.strategy]
+        end = [step.name for step in steps].index(last) + 1
+        return Recovered(run, run_steps(steps[:end], run, journal=NoJournal(), observer=Silent()))
 
     @cache  # noqa: B019 - a bench lives as long as its module's tests
     def _template(self, snapshot: Path) -> Workspace:
