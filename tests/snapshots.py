@@ -88,7 +88,7 @@ def _hot(out: Path, major: int) -> None:
     """Copy a busy server with a small cache and checkpoints halfway, by a backup with its WAL aside, and by tar."""
     settings = {**SMALL_BUFFERS, "autovacuum": "on", "autovacuum_naptime": "1s"}
     with Server(major=major, promoted=True, settings=settings) as server, ObjectStore() as store:
-        fill(server, scale=2)
+        fill(server, scale=1)
         with Load(server, clients=2, pause_s=0.001, warm_up=600, checkpoint_every_s=0.6):
             running_tar(server, out / "hot-tar", wal="none", rest_every_mb=15)
             running_tar(server, out / "hot-tar-wal", wal="first", rest_every_mb=15)

@@ -36,8 +36,8 @@ class ReplayPart:
     title = "Replay the WAL up to the first gap"
 
     def holds(self, run: Run) -> bool:
-        """Tell whether there is nothing to replay, or it was tried."""
-        return not _segments(run) or run.workspace.replayed_part.exists()
+        """Tell whether there is nothing to replay, it was tried, or it is too late: WAL that was found meanwhile."""
+        return not _segments(run) or run.workspace.replayed_part.exists() or run.workspace.reset_plan.exists()
 
     def apply(self, run: Run, observer: Observer) -> None:
         """Put the WAL into the copy, turn pg_control back, replay; what fails leaves a copy that can be reset."""

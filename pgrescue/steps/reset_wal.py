@@ -39,11 +39,7 @@ class ResetWal:
         before = Lsn.parse(json.loads(run.workspace.reset_plan.read_text())["before"])
         control = read_control(run.workspace.pgdata / CONTROL)
         wal = run.workspace.pgdata / _WAL / control.wal_segment(control.redo)
-        return (
-            control.checkpoint > before
-            and wal.exists()
-            and wal.stat().st_size == control.wal_segment_size
-        )
+        return control.checkpoint > before and wal.exists() and wal.stat().st_size == control.wal_segment_size
 
     def apply(self, run: Run, observer: Observer) -> None:
         """Keep pg_control and the WAL in removed/, compute the values, and reset."""

@@ -94,7 +94,7 @@ def rescue(snapshot: Snapshot, workspace: Workspace, plan: RescuePlan, observer:
             engine=record,
         )
     engine = bind(choice.found, workspace, ledger.state.workspace_id)
-    strategy = _strategy(plan, ledger, assessment, workspace)
+    strategy = _strategy(plan, ledger, assessment, wal, workspace)
     _distrust_unsynced(workspace, ledger, engine)
     run = Run(
         snapshot,
@@ -221,12 +221,15 @@ def _is_running(ledger: Ledger, workspace: Workspace) -> bool:
     return engine.status().state is ServerState.RUNNING
 
 
-def _strategy(plan: RescuePlan, ledger: Ledger, assessment: Assessment, workspace: Workspace) -> StrategyName:
+def _strategy(
+    plan: RescuePlan, ledger: Ledger, assessment: Assessment, wal: WalPlan, workspace: Workspace
+) -> StrategyName:
     """Return the strategy to go on with: the workspace's, which may be one that a better one fell to."""
     recorded = ledger.state.strategy
-    if recorded is StrategyName.RESET and plan.strategy is None and plan.wal.path is not None:
+    is_named = plan.strategy is None and plan.wal.path is not None
+    if recorded is StrategyName.RESET and is_named and _comes_too_late(wal, ledger, assessment, workspace):
         raise UsageError(
-            "this workspace was begun without WAL, by a reset",
+            "this workspace was begun without this WAL, by a reset",
             hint="To recover with WAL take another workspace with --workspace, or remove this one first: pgrescue rm.",
         )
     if recorded is not None and plan.strategy is not None and plan.strategy is not recorded:
@@ -239,6 +242,15 @@ def _strategy(plan: RescuePlan, ledger: Ledger, assessment: Assessment, workspac
     if recorded is not None and not isinstance(plan.wal.until, Latest):
         _require_same_end(recorded, plan, workspace)
     return recorded or plan.strategy or assessment.best
+
+
+def _comes_too_late(wal: WalPlan, ledger: Ledger, assessment: Assessment, workspace: Workspace) -> bool:
+    """Tell whether a reset that was begun would have gone otherwise with this WAL: then it was begun without."""
+    if ledger.state.falls:
+        return False
+    if assessment.best is not StrategyName.RESET:
+        return True
+    return bool(wal.run_from_start) and workspace.reset_plan.exists() and not workspace.replayed_part.exists()
 
 
 def _require_wal(recorded: StrategyName, assessment: Assessment) -> None:

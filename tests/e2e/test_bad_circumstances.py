@@ -203,7 +203,8 @@ def test_a_major_that_nobody_has_is_refused_with_both_reasons(tmp_path: Path, he
     ("options", "words"),
     [
         (("--engine", "podman"), ("'podman' is unknown", "docker, native")),
-        (("--strategy", "replay"), ("'replay' is unknown", "reset")),
+        (("--strategy", "rewind"), ("'rewind' is unknown", "clean, archive, replay, crash, reset")),
+        (("--strategy", "replay"), ("replay is not possible", "is missing", "reset")),
         (("--require", "damaged"), ("'damaged' is unknown", "best-effort")),
         (("--image", "postgres:17", "--bindir", "/usr/bin"), ("two engines",)),
         (("--strategy", "clean"), ("clean is not possible", "backup_label", "reset")),

@@ -54,7 +54,7 @@ def broken(healthy: Snapshot, tmp_path: Path) -> Snapshot:
 
 @pytest.fixture(scope="module")
 def healthy_rescue(healthy: Snapshot, shared_rescue: Rescuer) -> Rescue:
-    return shared_rescue(healthy, "--engine", "native")
+    return shared_rescue(healthy, "--engine", "native", "--verify", "fast")
 
 
 def database_directory(snapshot: Snapshot, rescued: Rescue, name: str) -> Path:

@@ -8,7 +8,8 @@ import os
 import shutil
 import signal
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -31,6 +32,8 @@ from tests.e2e.accidents import (
     processes_in,
 )
 from tests.e2e.refusals import refused
+from tests.producers import facts
+from tests.recoverable import needed
 
 if TYPE_CHECKING:
     import subprocess
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from fixtures import Snapshot
     from tests.cli import Rescue
     from tests.conftest import Rescuer
+    from tests.snapshots import Shelf
 
 RECORD = "pgrescue.ledger:Ledger.record"
 
@@ -50,10 +54,10 @@ def sample() -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def snapshots(
+def stopped_and_killed(
     sample: Snapshot, shared_rescue: Rescuer, tmp_path_factory: pytest.TempPathFactory
-) -> dict[StrategyName, Snapshot]:
-    """Return a snapshot for each strategy: a backup, the files of a server that was killed, of one that was stopped."""
+) -> tuple[Snapshot, Snapshot]:
+    """Return the files of a server that was stopped, and of one that was killed."""
     require_engine("native")
     directory = tmp_path_factory.mktemp("snapshots")
     server = shared_rescue(sample, "--engine", "native")
@@ -64,11 +68,27 @@ def snapshots(
     server.again().done.ok()
     server.run("stop").ok()
     shutil.copytree(server.workspace / "pgdata", directory / "stopped")
-    return {
-        StrategyName.RESET: sample,
-        StrategyName.CRASH: dataclasses.replace(sample, path=directory / "killed"),
-        StrategyName.CLEAN: dataclasses.replace(sample, path=directory / "stopped"),
-    }
+    stopped, killed = (dataclasses.replace(sample, path=directory / name) for name in ("stopped", "killed"))
+    return stopped, killed
+
+
+@pytest.fixture(scope="module")
+def snapshot_for(sample: Snapshot, shelf: Shelf, request: pytest.FixtureRequest) -> Callable[[StrategyName], Snapshot]:
+    """Return a snapshot for each strategy."""
+
+    def get(strategy: StrategyName) -> Snapshot:
+        match strategy:
+            case StrategyName.RESET:
+                return sample
+            case StrategyName.CLEAN | StrategyName.CRASH:
+                both: tuple[Snapshot, Snapshot] = request.getfixturevalue("stopped_and_killed")
+                return both[strategy is StrategyName.CRASH]
+            case StrategyName.ARCHIVE:
+                return shelf.get("archived-barman")
+            case StrategyName.REPLAY:
+                return shelf.get("plain-directory")
+
+    return get
 
 
 @pytest.fixture
@@ -95,23 +115,32 @@ def databases(rescued: Rescue) -> set[str]:
     return {database["name"] for database in rescued.report["databases"]}
 
 
-@pytest.fixture(scope="module")
-def whole(shared_rescue: Rescuer, snapshots: dict[StrategyName, Snapshot]) -> Callable[[str, StrategyName], Rescue]:
-    """Return the rescue of a strategy's snapshot in one go."""
-    known: dict[tuple[str, StrategyName], Rescue] = {}
+CHECKED, UNCHECKED = ("--verify", "fast"), ("--verify", "none")
 
-    def get(engine: str, strategy: StrategyName) -> Rescue:
-        if (engine, strategy) not in known:
-            known[engine, strategy] = shared_rescue(snapshots[strategy], "--engine", engine, "--strategy", strategy)
-        return known[engine, strategy]
+
+class Wholes(Protocol):
+    """Gives the rescue of a strategy's snapshot in one go."""
+
+    def __call__(self, engine: str, strategy: StrategyName, *options: str) -> Rescue: ...
+
+
+@pytest.fixture(scope="module")
+def whole(shared_rescue: Rescuer, snapshot_for: Callable[[StrategyName], Snapshot]) -> Wholes:
+    known: dict[tuple[str, ...], Rescue] = {}
+
+    def get(engine: str, strategy: StrategyName, *options: str) -> Rescue:
+        wanted = ("--engine", engine, "--strategy", strategy, *options)
+        if wanted not in known:
+            known[wanted] = shared_rescue(snapshot_for(strategy), *wanted)
+        return known[wanted]
 
     return get
 
 
-# In Docker without `clean`, whose steps are all among those of `crash`: a container takes a second.
+# In Docker only those with most steps of their own: a container takes a second. One chain shows the checks.
 CHAINS = [
     *(pytest.param("native", strategy, marks=pytest.mark.native) for strategy in StrategyName),
-    *(pytest.param("docker", name, marks=pytest.mark.docker) for name in (StrategyName.RESET, StrategyName.CRASH)),
+    *(pytest.param("docker", name, marks=pytest.mark.docker) for name in (StrategyName.RESET, StrategyName.ARCHIVE)),
 ]
 
 
@@ -119,14 +148,15 @@ CHAINS = [
 def test_killed_after_every_single_step(
     engine: str,
     strategy: StrategyName,
-    whole: Callable[[str, StrategyName], Rescue],
+    whole: Wholes,
     workspace: Path,
     rescue: Rescuer,
 ) -> None:
     """Each run reaches one more goal and is killed when it is recorded; what was reached before is not done again."""
     require_engine(engine)
-    one_go = whole(engine, strategy)
-    options = ("--engine", engine, "--strategy", strategy)
+    checks = CHECKED if strategy is StrategyName.RESET else UNCHECKED
+    one_go = whole(engine, strategy, *checks)
+    options = ("--engine", engine, "--strategy", strategy, *checks)
     kept: dict[Path, tuple[int, int]] = {}
     names = [step.name for step in STEPS[strategy]]
     for number, name in enumerate(names):
@@ -148,7 +178,14 @@ def lasting(workspace: Path, step: str) -> list[Path]:
         "remove-backup-label": ["removed/backup_label"],
         "blank-config": ["removed/custom.conf", "pgdata/custom.conf"],
         "reset-wal": ["reset.json", "logs/pg_resetwal.log", "removed/global/pg_control"],
+        "complete-xact": ["removed/commits-completed.json"],
+        "forget-maps": ["removed/maps-forgotten"],
+        "stage-wal": ["staged.json"],
         "recover": ["recovered.json", "logs/recover.log"],
+        "repair": ["repaired.json", "manifest.json"],
+        "check-files": ["files.json"],
+        "verify": ["verified.json"],
+        "open": ["server/opened.conf"],
         "configure": ["server/postgresql.conf"],
         "access": ["pgpass", "logs/access.log"],
         "health-check": ["health.json"],
@@ -157,52 +194,124 @@ def lasting(workspace: Path, step: str) -> list[Path]:
     return [workspace / name for name in names.get(step, []) if (workspace / name).exists()]
 
 
-# Where it is killed, and which steps were over by then.
+@dataclass(frozen=True)
+class Place:
+    """Where a reset is killed: before or after the n-th call of a function.
+
+    All steps before the step `within` were over by then, and all of them where it is None.
+    """
+
+    at: str
+    within: str | None
+    call: int = 1
+    after: bool = False
+
+    @property
+    def over(self) -> int:
+        names = [step.name for step in STEPS[StrategyName.RESET]]
+        return len(names) if self.within is None else names.index(self.within)
+
+
+# One after the other in the same workspace: each run carries on from the accident before, up to its own.
 PLACES = {
-    "ledger, before its name": ("os:fsync", 1, False, 0),
-    "the first file": ("pgrescue.steps.unpack:_write", 1, True, 0),
-    "many files": ("pgrescue.steps.unpack:_write", 700, False, 0),
-    "before pg_control": ("pgrescue.steps.unpack:_Copy._publish_control", 1, False, 0),
-    "before the copy's name": ("pgrescue.steps.unpack:write_atomically", 1, True, 0),
-    "after the copy's name": ("pgrescue.steps.unpack:sync_directory", 1, False, 1),
-    "label moved": ("pgrescue.steps.remove_backup_label:sync_directory", 1, False, 3),
-    "config moved": ("pgrescue.steps.blank_config:_write", 1, False, 3),
-    "control kept": ("pgrescue.steps.reset_wal:_keep", 1, True, 4),
-    "reset planned": ("pgrescue.steps.reset_wal:write_atomically", 2, True, 4),
-    "reset done": ("pgrescue.steps.reset_wal:write_atomically", 3, False, 5),
-    "role made": ("pgrescue.steps.access:write_atomically", 1, False, 6),
-    "server started": ("pgrescue.steps.start:until_returns", 1, False, 7),
-    "report, before its name": ("pgrescue.cli.local:write_atomically", 1, False, 10),
+    "the copy": {
+        "ledger, before its name": Place("os:fsync", "unpack"),
+        "many files": Place("pgrescue.steps.unpack:_write", "unpack", call=700),
+        "before pg_control": Place("pgrescue.steps.unpack:_Copy._publish_control", "unpack"),
+        "before the copy's name": Place("pgrescue.steps.unpack:write_atomically", "unpack", after=True),
+        "after the copy's name": Place("pgrescue.steps.unpack:sync_directory", "recreate-directories"),
+        "config moved": Place("pgrescue.steps.blank_config:_write", "blank-config"),
+        "label moved": Place("pgrescue.steps.remove_backup_label:sync_directory", "reset-wal"),
+    },
+    "the reset": {
+        "control kept": Place("pgrescue.steps.reset_wal:_keep", "reset-wal", after=True),
+        "reset planned": Place("pgrescue.steps.reset_wal:write_atomically", "reset-wal", after=True),
+        "reset done": Place("pgrescue.steps.reset_wal:write_atomically", "complete-xact", call=2),
+        "commits recorded": Place("pgrescue.repair.complete_xact:write_atomically", "complete-xact"),
+        "maps of a directory forgotten": Place("pgrescue.repair.forget_maps:sync_directory", "forget-maps", call=2),
+        "role made": Place("pgrescue.steps.access:write_atomically", "access"),
+    },
+    "the repair": {
+        "catalogs repaired": Place("pgrescue.repair.work:_survey", "repair", call=2),
+        "some tables mended": Place("pgrescue.repair.work:mend_table", "repair", call=5, after=True),
+        "repaired": Place("pgrescue.repair.step:write_atomically", "repair", call=2),
+    },
+    "the checks": {
+        "files read": Place("pgrescue.verify.check_files:checksum_arguments", "check-files"),
+        "server started": Place("pgrescue.steps.start:until_returns", "start"),
+        "most was checked": Place("pgrescue.verify.checks:writing_tasks", "verify"),
+        "opened, not in force": Place("pgrescue.verify.open_door:write_atomically", "open", after=True),
+        "report, before its name": Place("pgrescue.cli.local:write_atomically", None),
+    },
 }
-ENGINES_OWN = ("reset done", "role made", "server started")
+ENGINES_OWN = {
+    "reset done": Place("pgrescue.steps.reset_wal:write_atomically", "complete-xact", call=3),
+    "some tables mended": PLACES["the repair"]["some tables mended"],
+    "server started": Place("pgrescue.steps.start:until_returns", "start", call=2),
+}
+
+
+def accidents(snapshot: Snapshot, workspace: Path, places: dict[str, Place], *options: str) -> int:
+    """Let a rescue be killed at each place in turn, what was over before stays so; return how many steps are over."""
+    over = 0
+    for name, place in places.items():
+        killed(local_with_accident(snapshot, workspace, *options, at=place.at, call=place.call, after=place.after))
+        outcomes = [step["outcome"] for step in ledger(workspace)["steps"].values()] if over else []
+        assert outcomes[:over] == ["held"] * over, name
+        over = place.over
+    return over
 
 
 @pytest.mark.parametrize(
-    "accident",
+    ("engine", "within"),
     [
-        *(pytest.param(("native", place), marks=pytest.mark.native, id=place) for place in PLACES),
-        *(pytest.param(("docker", place), marks=pytest.mark.docker, id=f"docker-{place}") for place in ENGINES_OWN),
+        *(pytest.param("native", within, marks=pytest.mark.native) for within in PLACES),
+        pytest.param("docker", "the engine", marks=pytest.mark.docker),
     ],
 )
-def test_killed_within_a_step(
-    accident: tuple[str, str],
-    whole: Callable[[str, StrategyName], Rescue],
-    workspace: Path,
-    rescue: Rescuer,
-    sample: Snapshot,
-) -> None:
-    engine, place = accident
+def test_killed_within_a_step(engine: str, within: str, whole: Wholes, workspace: Path, rescue: Rescuer) -> None:
     require_engine(engine)
-    at, call, after, over = PLACES[place]
-    killed(local_with_accident(sample, workspace, "--engine", engine, at=at, call=call, after=after))
-    rescued = rescue(sample, *(("--engine", engine) if over == 0 else ()), workspace=workspace)
-    outcomes = [step["outcome"] for step in rescued.report["steps"]]
-    assert outcomes[:over] == ["held"] * over
-    check_end(rescued, whole(engine, StrategyName.RESET))
+    sample = read_snapshot(inputs.SAMPLE.parent)
+    checks = CHECKED if within == "the checks" else UNCHECKED
+    over = accidents(sample, workspace, PLACES.get(within, ENGINES_OWN), "--engine", engine, *checks)
+    # Without --engine: it is the one of the interrupted rescue.
+    rescued = rescue(sample, *checks, workspace=workspace)
+    assert [step["outcome"] for step in rescued.report["steps"]][:over] == ["held"] * over
+    check_end(rescued, whole(engine, StrategyName.RESET, *checks))
     removed = workspace / "removed"
     assert (removed / "backup_label").read_bytes() == inputs.few_files()["backup_label"]
     assert (removed / "global" / "pg_control").read_bytes() == inputs.few_files()[inputs.CONTROL]
     assert (removed / "custom.conf").stat().st_size > 0
+
+
+BEFORE_A_RESET = {
+    "WAL there in part": Place("pgrescue.steps.replay_part:_stage", "replay-part", call=2),
+    "control turned back": Place("pgrescue.steps.replay_part:single_user", "replay-part"),
+    "replayed": Place("pgrescue.steps.replay_part:write_atomically", "replay-part", call=2),
+    "reset planned": Place("pgrescue.steps.reset_wal:write_atomically", "reset-wal", after=True),
+}
+
+
+@pytest.mark.native
+def test_killed_where_wal_is_replayed_before_a_reset(
+    shelf: Shelf, tmp_path: Path, workspace: Path, rescue: Rescuer, shared_rescue: Rescuer
+) -> None:
+    """The last file that the backup needs is missing: what the others hold is in the copy, and the WAL was reset."""
+    require_engine("native")
+    snapshot = shelf.get("archived-barman")
+    archive = tmp_path / "archive"
+    shutil.copytree(snapshot.directory.parent / "wal", archive)
+    (archive / needed(snapshot)[-1]).unlink()
+    options = ("--engine", "native", "--wal", str(archive), "--no-repair", *UNCHECKED)
+    one_go = shared_rescue(snapshot, *options)
+    assert "wal_replayed_in_part" in one_go.codes
+    over = accidents(snapshot, workspace, BEFORE_A_RESET, *options)
+    rescued = rescue(snapshot, *options, workspace=workspace)
+    rescued.done.ok()
+    assert [step["outcome"] for step in rescued.report["steps"]][:over] == ["held"] * over
+    check_end(rescued, one_go)
+    assert facts.versions(rescued) == facts.versions(one_go)
+    assert "pg_resetwal" in (workspace / "logs" / "pg_resetwal.log").read_text()
 
 
 # While this program runs, which the engine has just begun to wait for.
@@ -326,11 +435,13 @@ def test_only_one_works_in_a_workspace(workspace: Path, sample: Snapshot, rescue
 
 
 @pytest.mark.native
-def test_another_snapshot_is_refused(workspace: Path, snapshots: dict[StrategyName, Snapshot], rescue: Rescuer) -> None:
+def test_another_snapshot_is_refused(
+    workspace: Path, snapshot_for: Callable[[StrategyName], Snapshot], rescue: Rescuer
+) -> None:
     require_engine("native")
-    first = rescue(snapshots[StrategyName.CLEAN], "--engine", "native", workspace=workspace)
+    first = rescue(snapshot_for(StrategyName.CLEAN), "--engine", "native", workspace=workspace)
     before = {path: identity(path) for path in workspace.iterdir()}
-    other = snapshots[StrategyName.RESET].path
+    other = snapshot_for(StrategyName.RESET).path
     done = pgrescue("local", other, "-w", workspace, "--json", cwd=workspace.parent)
     refused(done, "belongs to another snapshot", str(first.snapshot.path), "pgrescue rm")
     assert {path: identity(path) for path in workspace.iterdir()} == before

@@ -143,6 +143,9 @@ def test_wal_that_breaks_in_the_middle_falls_to_a_reset_that_says_why(
     assert fall["object"] == "archive"
     assert "WAL ends before end of online backup" in fall["detail"]
     assert (rescued.workspace / "logs" / "recover-archive.log").exists()
+    again = rescued.again("--wal", str(archive), "--no-repair", *UNCHECKED)
+    assert {step["outcome"] for step in again.report["steps"]} == {"held"}
+    assert again.report["findings"] == rescued.report["findings"]
 
 
 @pytest.mark.native

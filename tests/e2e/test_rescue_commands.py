@@ -31,6 +31,7 @@ SEGMENT_BYTES = 16 << 20
         ("running-no-wal", "reset", {"reset"}),
         ("barman", "reset", {"reset"}),
         ("basebackup-none", "reset", {"reset"}),
+        ("basebackup-stream", "replay", {"replay", "reset"}),
     ],
 )
 def test_inspect_tells_what_local_would_do(
@@ -43,7 +44,7 @@ def test_inspect_tells_what_local_would_do(
     assert all(option["reason"] for option in document["strategies"])
     assert document["major"] == snapshot.major
     assert document["system_identifier"] == snapshot.system_identifier
-    assert (document["backup_label"] is None) is (name not in {"barman", "basebackup-none"})
+    assert (document["backup_label"] is None) is (name not in {"barman", "basebackup-none", "basebackup-stream"})
 
 
 @pytest.mark.parametrize("name", ["barman", "stopped-copy", "two-candidates"])
@@ -71,10 +72,14 @@ def test_inspect_names_exactly_the_wal_that_backup_info_asks_for(shelf: Shelf, t
     assert all(name in pgrescue("inspect", snapshot.path, cwd=tmp_path).ok().stdout for name in expected)
 
 
-def test_inspect_names_the_first_wal_where_no_backup_info_tells_the_last(shelf: Shelf, tmp_path: Path) -> None:
-    document = pgrescue("inspect", shelf.get("basebackup-none").path, "--json", cwd=tmp_path).ok().document()
-    assert document["missing_wal"] == [document["backup_label"]["start_segment"]]
-    assert document["missing_wal_is_open"] is True
+def test_inspect_names_the_first_wal_where_only_a_manifest_tells_the_last(shelf: Shelf, tmp_path: Path) -> None:
+    snapshot = shelf.get("basebackup-none")
+    alone = tmp_path / snapshot.path.name
+    alone.symlink_to(snapshot.path)
+    for path, is_open in ((snapshot.path, False), (alone, True)):
+        document = pgrescue("inspect", path, "--json", cwd=tmp_path).ok().document()
+        assert document["missing_wal"][0] == document["backup_label"]["start_segment"]
+        assert document["missing_wal_is_open"] is is_open
 
 
 def test_inspect_shows_every_candidate_and_its_choice(shelf: Shelf, tmp_path: Path) -> None:

@@ -27,12 +27,11 @@ QUIET = {
     "primary_conninfo": "",
     "restore_command": "",
     "max_logical_replication_workers": "0",
-    "autovacuum": "off",
     "synchronous_standby_names": "",
     "shared_preload_libraries": "",
     "ssl": "off",
 }
-PRODUCTION = ("walreceiver", "archiver", "autovacuum launcher", "logical replication launcher", "walsender")
+PRODUCTION = ("walreceiver", "archiver", "logical replication launcher", "walsender")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +73,15 @@ def test_no_process_of_production_runs(hostile: Rescue) -> None:
     assert set(kinds).isdisjoint(PRODUCTION)
     assert hostile.one("SELECT count(*) FROM pg_stat_subscription WHERE pid IS NOT NULL", "portal") == 0
     assert hostile.one("SELECT count(*) FROM pg_subscription") == 1
+
+
+def test_autovacuum_begins_when_the_checks_are_over(hostile: Rescue) -> None:
+    """Until then the server runs without, so that nothing wipes out what they look for."""
+    server = hostile.workspace / "server"
+    assert "autovacuum = 'off'" in (server / "postgresql.conf").read_text()
+    assert "autovacuum = 'on'" in (server / "opened.conf").read_text()
+    assert hostile.one("SELECT current_setting('autovacuum')") == "on"
+    assert 'parameter "autovacuum" changed to "on"' in hostile.run("logs").ok().stdout
 
 
 def test_replication_slots_are_gone_and_kept_aside(hostile: Rescue) -> None:

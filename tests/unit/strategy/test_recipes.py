@@ -14,7 +14,15 @@ BETWEEN = {
     StrategyName.ARCHIVE: ["rebuild-backup-label", "recover", "access"],
     StrategyName.REPLAY: ["stage-wal", "recover", "access"],
     StrategyName.CRASH: ["stage-wal", "recover", "require-atomic", "access"],
-    StrategyName.RESET: ["replay-part", "remove-backup-label", "reset-wal", "forget-maps", "access", "repair"],
+    StrategyName.RESET: [
+        "replay-part",
+        "remove-backup-label",
+        "reset-wal",
+        "complete-xact",
+        "forget-maps",
+        "access",
+        "repair",
+    ],
 }
 
 

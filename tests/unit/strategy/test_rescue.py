@@ -10,6 +10,7 @@ import pytest
 from pgrescue.errors import UsageError
 from pgrescue.ledger import EngineRecord, Ledger
 from pgrescue.model import EngineName, Immediate, Latest, StrategyName
+from pgrescue.run import WalPlan
 from pgrescue.strategy.choose import Assessment, Option
 from pgrescue.strategy.rescue import RescuePlan, _strategy
 from pgrescue.strategy.wal_plan import WalRequest
@@ -38,14 +39,22 @@ def chosen(
     until: Until | None = None,
     wal: Path | None = None,
     possible: Collection[StrategyName] = (ARCHIVE, RESET),
+    failed: StrategyName | None = None,
+    files: tuple[str, ...] = (),
 ) -> StrategyName:
-    """Return the strategy of a run with these wishes on a workspace that was begun with `recorded`."""
+    """Return the strategy of a run with these wishes on a workspace that was begun with `recorded`.
+
+    `failed` was tried before, and `files` are the WAL from the backup's start on.
+    """
     engine = EngineRecord(EngineName.NATIVE)
     ledger = Ledger.begin(workspace.ledger, snapshot=workspace.root, fingerprint="f", major=17, engine=engine)
     ledger.change(strategy=recorded)
+    if failed is not None:
+        ledger.start_over(failed=failed, to=RESET, reason="A reason.")
     options = tuple(Option(name, "A reason.", name in possible) for name in StrategyName)
     plan = RescuePlan(wal=WalRequest(wal, until or Latest()))
-    return _strategy(plan, ledger, Assessment(options, (), missing_wal_is_open=False), workspace)
+    assessment = Assessment(options, (), missing_wal_is_open=False)
+    return _strategy(plan, ledger, assessment, WalPlan(run_from_start=files), workspace)
 
 
 def recovered(workspace: Workspace, until: str) -> None:
@@ -82,8 +91,23 @@ def test_what_was_begun_without_wal_ends_at_no_chosen_point(workspace: Workspace
 
 
 def test_a_reset_is_not_made_a_recovery(workspace: Workspace) -> None:
-    with pytest.raises(UsageError, match="begun without WAL"):
+    with pytest.raises(UsageError, match="begun without this WAL"):
         chosen(workspace, RESET, wal=workspace.root)
+
+
+def test_a_reset_that_was_begun_with_the_same_wal_carries_on(workspace: Workspace) -> None:
+    """As after a kill: the WAL lacks a file, or the recovery with it failed."""
+    assert chosen(workspace, RESET, wal=workspace.root, possible=(RESET,), files=("one",)) is RESET
+    workspace.reset_plan.touch()
+    workspace.replayed_part.touch()
+    assert chosen(workspace, RESET, wal=workspace.root, possible=(RESET,), files=("one",)) is RESET
+    assert chosen(workspace, RESET, wal=workspace.root, failed=ARCHIVE) is RESET
+
+
+def test_wal_that_comes_after_the_reset_is_refused(workspace: Workspace) -> None:
+    workspace.reset_plan.touch()
+    with pytest.raises(UsageError, match="begun without this WAL"):
+        chosen(workspace, RESET, wal=workspace.root, possible=(RESET,), files=("one",))
 
 
 @pytest.mark.parametrize("recorded", [ARCHIVE, REPLAY])
