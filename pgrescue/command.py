@@ -142,9 +142,13 @@ def _listen(process: subprocess.Popen[bytes], on_stderr: Callable[[str], None]) 
         reader = threading.Thread(target=lambda: printed.append(stdout.read()), daemon=True)
         reader.start()
         said = bytearray()
-        for line in process.stderr:
-            said += line
-            on_stderr(line.decode(errors="replace").rstrip("\n"))
+        try:
+            for line in process.stderr:
+                said += line
+                on_stderr(line.decode(errors="replace").rstrip("\n"))
+        except BaseException:
+            process.kill()  # else the reader, which holds stdout, would wait for the program's own end
+            raise
         reader.join()
     process.wait()
     return b"".join(printed), bytes(said)

@@ -316,6 +316,7 @@ def test_killed_where_wal_is_replayed_before_a_reset(
 
 
 # While this program runs, which the engine has just begun to wait for.
+LISTENING = "pgrescue.command:_listen"  # to what a server says in single-user mode
 WAITING = {"native": "pgrescue.command:subprocess.Popen.communicate", "docker": "docker:APIClient.start"}
 ONE_SHOTS = [
     pytest.param((engine, program), id=f"{engine}-{program}", marks=getattr(pytest.mark, engine))
@@ -335,7 +336,7 @@ def in_one_shot(
         workspace,
         "--engine",
         engine,
-        at=WAITING[engine],
+        at=LISTENING if (engine, program) == ("native", "--single") else WAITING[engine],
         call=1 if native else ["pg_resetwal", "--single"].index(program) + 1,
         after=not native,
         only=("program", program) if native else None,

@@ -65,7 +65,7 @@ def level_of(workspace: Path) -> str:
 
 
 def test_a_table_that_lost_its_end_is_found(torn: Snapshot, rescue: Rescuer, engine_name: str) -> None:
-    rescued = rescue(torn, "--engine", engine_name)
+    rescued = rescue(torn, "--engine", engine_name, "--verify", "fast")
     assert rescued.report["verdict"] == "damaged"
     lost = {
         item["object"]: item["rows"] for item in rescued.report["findings"] if item["code"] == "index_points_nowhere"
