@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import total_ordering
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, Any, NewType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 Timeline = NewType("Timeline", int)
@@ -166,6 +167,11 @@ class Finding:
     detail: str
     remedy: str
     rows: int | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Finding:
+        """Return the finding that `dataclasses.asdict` made this of, also after a way through JSON."""
+        return cls(**{**document, "severity": Severity(document["severity"])})
 
 
 class Verdict(StrEnum):

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from pgrescue.model import Finding, Severity
-from pgrescue.repair import bring_back, lost_rows, reindex, toast
+from pgrescue.repair import bring_back, reindex, toast
 from pgrescue.repair.outcome import Fate, Outcome
 from pgrescue.repair.quarantine import Quarantine
 from pgrescue.repair.site import Site, find_operators, said
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def mend_table(site: Site, table: Table, schema: str, notes: Notes, outcome: Outcome) -> None:
-    """Set aside what cannot stay, rebuild every index, bring older versions back, and tell all of it."""
+    """Set aside what cannot stay, rebuild every index, bring older versions back, and tell of it.
+
+    What is lost is told by the caller, who has the old index of the key.
+    """
     quarantine = Quarantine(schema, table)
     with site.heaps(table.database) as connection:
         reindex.rebuild_toast(connection, table, outcome)
@@ -34,9 +37,6 @@ def mend_table(site: Site, table: Table, schema: str, notes: Notes, outcome: Out
         find_operators(connection, [] if key is None else [item["schema"] for item in key.stored])
         bring_back.restore(connection, schema, table)
         bring_back.tell_brought_back(connection, schema, table, outcome)
-        evidence = notes.evidence(table)
-        if evidence is not None:
-            lost_rows.tell_lost(connection, table, evidence, outcome)
         _tell_set_aside(connection, table, quarantine, outcome)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pgrescue.errors import DiskSpaceError
 from pgrescue.files import write_atomically
-from pgrescue.model import Finding, Severity
+from pgrescue.model import Finding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,7 @@ class Notes:
     def facts(self) -> list[Finding]:
         """Return what was done once, and would not be found to do a second time."""
         stored: list[dict[str, Any]] = self._load("facts.json", [])
-        return [Finding(**{**found, "severity": Severity(found["severity"])}) for found in stored]
+        return [Finding.from_document(found) for found in stored]
 
     def add_fact(self, finding: Finding) -> None:
         """Remember what is about to be done; only one thread may tell."""

@@ -63,7 +63,7 @@ class Repair:
         if not _is_wanted(run):
             return (_skipped(run),)
         stored = json.loads(run.workspace.repaired.read_text())
-        return tuple(Finding(**{**found, "severity": Severity(found["severity"])}) for found in stored["findings"])
+        return tuple(Finding.from_document(found) for found in stored["findings"])
 
 
 def _is_wanted(run: Run) -> bool:

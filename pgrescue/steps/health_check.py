@@ -58,7 +58,7 @@ class Health:
             document["server_started"],
             PgVersion(**document["version"]),
             tuple(Database(**database) for database in document["databases"]),
-            tuple(Finding(**{**found, "severity": Severity(found["severity"])}) for found in document["findings"]),
+            tuple(Finding.from_document(found) for found in document["findings"]),
         )
 
 

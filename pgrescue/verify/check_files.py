@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgrescue.engine.interface import ServerState
 from pgrescue.files import write_atomically
-from pgrescue.model import BlockMap, DamagedBlocks, Finding, Severity, VerifyLevel
+from pgrescue.model import BlockMap, DamagedBlocks, Finding, VerifyLevel
 from pgrescue.pipeline import Observer, Unit
 from pgrescue.snapshot.contents import CONTROL
 from pgrescue.snapshot.control import DatabaseState
@@ -39,7 +39,7 @@ class FileCheck:
             return cls((), ())
         document: dict[str, Any] = json.loads(workspace.checked_files.read_text())
         return cls(
-            tuple(Finding(**{**found, "severity": Severity(found["severity"])}) for found in document["findings"]),
+            tuple(Finding.from_document(found) for found in document["findings"]),
             tuple(
                 BlockMap(
                     item["relation"],

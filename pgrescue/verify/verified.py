@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pgrescue.model import BlockMap, DamagedBlocks, Finding, Severity, VerifyLevel
+from pgrescue.model import BlockMap, DamagedBlocks, Finding, VerifyLevel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ class Verified:
         return cls(
             VerifyLevel(document["level"]),
             document["checks"],
-            tuple(Finding(**{**found, "severity": Severity(found["severity"])}) for found in document["findings"]),
+            tuple(Finding.from_document(found) for found in document["findings"]),
             tuple(
                 BlockMap(**{**found, "damaged": tuple(DamagedBlocks(**run) for run in found["damaged"])})
                 for found in document["unreadable_blocks"]
