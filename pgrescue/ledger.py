@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgrescue.errors import WorkspaceError
 from pgrescue.files import write_atomically
-from pgrescue.model import EngineName, Outcome, StepReport, StrategyName
+from pgrescue.model import EngineName, Outcome, OwnConfig, StepReport, StrategyName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,8 @@ class State:
 
     `workspace_id` marks what the engine makes for this workspace, such as containers. `boot` identifies the boot of
     the machine under which the copy was unpacked: files that were never synced are not trusted after another one, until
-    `is_finished` says that a server came up on them: from then on, somebody may have worked on the copy.
+    `is_finished` says that a server came up on them: from then on, somebody may have worked on the copy. `config` is
+    what became of the copy's own settings.
     """
 
     snapshot: str
@@ -58,6 +59,7 @@ class State:
     is_finished: bool = False
     falls: tuple[Fall, ...] = ()
     steps: Mapping[str, StepReport] = field(default_factory=dict)
+    config: OwnConfig = OwnConfig.BLANK
 
 
 class Ledger:
@@ -139,4 +141,6 @@ def _state(document: dict[str, Any]) -> State:
             name: StepReport(step["name"], Outcome(step["outcome"]), step["seconds"])
             for name, step in document["steps"].items()
         },
+        # Ledgers of before there was a choice do not have it: both files were blanked.
+        config=OwnConfig(document.get("config", OwnConfig.BLANK)),
     )

@@ -220,6 +220,17 @@ class VerifyLevel(StrEnum):
         return order.index(self) >= order.index(other)
 
 
+class OwnConfig(StrEnum):
+    """What becomes of the copy's own override.conf and custom.conf, which the server here never reads.
+
+    `taken` stands for those of a directory that the user named.
+    """
+
+    BLANK = "blank"
+    KEEP = "keep"
+    TAKEN = "taken"
+
+
 class EngineName(StrEnum):
     """What runs PostgreSQL's programs."""
 
@@ -288,6 +299,46 @@ class RescueReport:
     shown_url: str | None
     databases: tuple[Database, ...]
     recovered_to: RecoveredTo
+    steps: tuple[StepReport, ...]
+    findings: tuple[Finding, ...]
+    seconds: float
+
+
+class TransferOutcome(StrEnum):
+    """What a transfer came to; `ready` is a dry run that nothing speaks against."""
+
+    MOVED = "moved"
+    ALREADY_THERE = "already-there"
+    READY = "ready"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class MovedTable:
+    """A table in the target: its rows, its size in the source, and whether both sides are equal, as far as asked."""
+
+    name: str
+    rows: int
+    size_bytes: int
+    is_equal: bool
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """Everything that a transfer has to say at its end; it holds no secret.
+
+    `source` and `target` are words or connection strings without passwords; `compare` is how much was compared.
+    """
+
+    outcome: TransferOutcome
+    source: str
+    database: str
+    target: str
+    source_version: str
+    target_version: str
+    tables: tuple[MovedTable, ...]
+    compare: str
     steps: tuple[StepReport, ...]
     findings: tuple[Finding, ...]
     seconds: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pgrescue.model import Latest, Timeline, VerifyLevel
+from pgrescue.model import Latest, OwnConfig, Timeline, VerifyLevel
 
 if TYPE_CHECKING:
     from pgrescue.engine.interface import Engine
@@ -46,7 +46,8 @@ class Run:
 
     `port` is where the server will listen on 127.0.0.1. `computes_reset` is False where the user wants pg_resetwal
     to find its own values, `repairs` where nothing is to be repaired after a reset. `verify` is how much is checked.
-    `may_fall` tells whether another strategy is tried where this one fails.
+    `may_fall` tells whether another strategy is tried where this one fails. `config` is what becomes of the copy's own
+    settings; those that are taken from elsewhere lie in the workspace.
     """
 
     snapshot: Snapshot
@@ -59,3 +60,4 @@ class Run:
     repairs: bool = True
     verify: VerifyLevel = VerifyLevel.FAST
     may_fall: bool = False
+    config: OwnConfig = OwnConfig.BLANK

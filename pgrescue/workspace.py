@@ -116,10 +116,31 @@ class Workspace:
         return self.root / "verified.json"
 
     @property
+    def copied_config(self) -> Path:
+        """Which of override.conf and custom.conf the copy had, as JSON; written before either is changed."""
+        return self.root / "config.json"
+
+    @property
+    def taken_config(self) -> Path:
+        """The override.conf and custom.conf that were taken from elsewhere for the copy, as JSON."""
+        return self.root / "taken.json"
+
+    @property
+    def transfer(self) -> Path:
+        """The report of the last transfer into another cluster, as JSON."""
+        return self.root / "transfer.json"
+
+    @property
+    def salvage(self) -> Path:
+        """The rows and blocks that a transfer with --salvage could not move, as JSON."""
+        return self.root / "salvage.json"
+
+    @property
     def made_from_copy(self) -> tuple[Path, ...]:
         """The files that say something of the copy in pgdata; with another copy they are void."""
         return (
             self.unpacked,
+            self.copied_config,
             self.reset_plan,
             self.staged,
             self.replayed_part,
@@ -133,6 +154,8 @@ class Workspace:
             self.pgpass,
             self.report,
             self.report_page,
+            self.transfer,
+            self.salvage,
             self.logs / "recover.log",
             self.server / "opened.conf",
         )

@@ -66,7 +66,7 @@ class Recovered:
         run = self.run
         script = run.workspace.root / "query.sql"
         script.write_text("".join(f"{query};\n" for query in queries))
-        hand_over(run, script)
+        hand_over(run.engine, script)
         config = run.engine.path(run.workspace.server / "postgresql.conf")
         arguments = ["--single", "-D", run.engine.path(run.workspace.pgdata), "-c", f"config_file={config}", database]
         done = run.engine.run("postgres", arguments, stdin=script).check("the query failed")

@@ -11,10 +11,11 @@ from pgrescue.cli.common import JsonOption, WalOption, fail, messages, named, ou
 from pgrescue.engine.choose import EngineRequest
 from pgrescue.errors import ExitStatus, RescueError, UsageError
 from pgrescue.files import write_atomically
-from pgrescue.model import EngineName, RescueReport, StrategyName, Verdict, VerifyLevel, parse_until
+from pgrescue.model import EngineName, OwnConfig, RescueReport, StrategyName, Verdict, VerifyLevel, parse_until
 from pgrescue.report.console import observer_for, print_report
 from pgrescue.report.document import encoded, report_document
 from pgrescue.report.html import report_page
+from pgrescue.steps.own_config import TakenConfig
 from pgrescue.strategy.rescue import RescuePlan, rescue
 from pgrescue.strategy.wal_plan import WalRequest
 from pgrescue.verify.blocks import damaged_blocks
@@ -23,6 +24,7 @@ from pgrescue.workspace import Workspace, default_root
 if TYPE_CHECKING:
     from pgrescue.model import Until
     from pgrescue.pipeline import Observer
+    from pgrescue.steps.own_config import ConfigRequest
 
 _AUTO = "auto"
 _REQUIRABLE = (Verdict.CONSISTENT, Verdict.BEST_EFFORT)
@@ -72,6 +74,15 @@ def local(
     port: Annotated[
         int | None, typer.Option(help="The port on 127.0.0.1. Default: a free one.", min=1, max=65535)
     ] = None,
+    config_from: Annotated[
+        str | None,
+        typer.Option(
+            help="What becomes of the copy's own override.conf and custom.conf (CloudNativePG), for starting the copy "
+            "on a cluster; the server here never reads them. blank: empty files. keep: as in the snapshot. DIR: those "
+            "of that directory, a clean database's. Default: as before in this workspace, at first blank.",
+            metavar="DIR|keep|blank",
+        ),
+    ] = None,
     require: Annotated[
         str | None, typer.Option(help="Exit with 3 unless the verdict is at least this: consistent or best-effort.")
     ] = None,
@@ -92,8 +103,9 @@ def local(
             repairs=not no_repair,
             verify=named(VerifyLevel, verify, "--verify"),
             port=port,
+            config=None if config_from is None else _config_from(config_from),
         )
-        report = _rescue(snapshot, workspace, plan, observer_for(messages()))
+        report = rescue_snapshot(snapshot, workspace, plan, observer_for(messages()))
     except RescueError as error:
         raise fail(error, as_json=as_json) from error
     if as_json:
@@ -116,7 +128,17 @@ def _until(text: str) -> Until:
         ) from error
 
 
-def _rescue(path: Path, root: Path | None, plan: RescuePlan, observer: Observer) -> RescueReport:
+def _config_from(text: str) -> ConfigRequest:
+    match text:
+        case OwnConfig.BLANK.value:
+            return OwnConfig.BLANK
+        case OwnConfig.KEEP.value:
+            return OwnConfig.KEEP
+        case _:
+            return TakenConfig.read(Path(text))
+
+
+def rescue_snapshot(path: Path, root: Path | None, plan: RescuePlan, observer: Observer) -> RescueReport:
     """Read the snapshot, take the workspace, rescue, and keep the report."""
     _refuse_workspace(path)
     snapshot = read(path, observer)

@@ -81,7 +81,7 @@ def _reset_unlogged(run: Run, directory: Path) -> None:
         aside = directory / f"pgsql_tmp.pgrescue.{name}"
         shutil.copyfile(directory / f"{name}_init", aside)
         aside.chmod((directory / f"{name}_init").stat().st_mode & 0o777)
-        hand_over(run, aside)
+        hand_over(run.engine, aside)
         aside.replace(directory / name)
 
 

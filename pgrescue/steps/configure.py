@@ -60,7 +60,7 @@ class Configure:
             write_atomically(server / name, text)
         if not (server / OPENED).exists():
             write_atomically(server / OPENED, "")
-        hand_over(run, server, *server.iterdir())
+        hand_over(run.engine, server, *server.iterdir())
 
     def findings(self, run: Run) -> tuple[Finding, ...]:
         """Tell which libraries are not loaded, and which replication slots were dropped."""

@@ -31,7 +31,7 @@ class RebuildBackupLabel:
     def apply(self, run: Run, observer: Observer) -> None:  # noqa: ARG002 - nothing to watch
         """Write it."""
         write_atomically(run.workspace.pgdata / LABEL, run.wal.label or "")
-        hand_over(run, run.workspace.pgdata / LABEL)
+        hand_over(run.engine, run.workspace.pgdata / LABEL)
 
     def findings(self, run: Run) -> tuple[Finding, ...]:
         """Tell where it comes from."""

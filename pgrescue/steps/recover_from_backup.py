@@ -51,7 +51,7 @@ class RecoverFromBackup:
         elif not _has_ended(run):
             signal = run.workspace.pgdata / _SIGNAL
             signal.touch(mode=0o600)
-            hand_over(run, signal)
+            hand_over(run.engine, signal)
             served = _replay(run, observer)
         replay = logged_replay(run.workspace)
         document = {

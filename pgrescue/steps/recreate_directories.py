@@ -29,7 +29,7 @@ class RecreateDirectories:
             path = run.workspace.pgdata / name
             if not path.is_dir():
                 path.mkdir(mode=0o700)
-                hand_over(run, path)
+                hand_over(run.engine, path)
 
     def findings(self, run: Run) -> tuple[Finding, ...]:  # noqa: ARG002 - every step is asked the same
         """Nothing is worth telling."""

@@ -59,7 +59,7 @@ class ReplayPart:
             remove.apply(run, observer)
         control = run.workspace.pgdata / CONTROL
         write_atomically(control, turned_back)
-        hand_over(run, control)
+        hand_over(run.engine, control)
 
         def heard(line: str) -> None:
             if (lsn := current_lsn(line)) is not None:
@@ -72,7 +72,7 @@ class ReplayPart:
             problem = error.problem
             # What it wrote stays: a page that was replayed in part is no worse than one that was copied early.
             write_atomically(control, original.read_bytes())
-            hand_over(run, control)
+            hand_over(run.engine, control)
         document = {"files": len(segments), "problem": problem}
         write_atomically(run.workspace.replayed_part, json.dumps(document, indent=1) + "\n")
 
@@ -123,4 +123,4 @@ def _stage(run: Run, name: str) -> None:
         archive.copy(name, target)
     except SnapshotError:  # the replay ends before it, as at any other gap
         return
-    hand_over(run, target)
+    hand_over(run.engine, target)

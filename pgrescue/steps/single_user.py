@@ -36,7 +36,7 @@ def single_user(
     workspace = run.workspace
     script = workspace.server / "single-user.sql"
     write_atomically(script, statements)
-    hand_over(run, script)
+    hand_over(run.engine, script)
     told = (f"{name}={value}" for name, value in (settings or {}).items())
     try:
         with _Log(workspace.logs / log, on_line) as record:

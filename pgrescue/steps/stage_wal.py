@@ -48,7 +48,7 @@ class StageWal:
                     except SnapshotError as error:
                         unusable[name] = error.problem
                         continue
-                    hand_over(run, target)
+                    hand_over(run.engine, target)
                     staged.append(name)
                 observer.advanced(number, len(names), Unit.ITEMS)
             shutil.rmtree(run.workspace.wal, ignore_errors=True)

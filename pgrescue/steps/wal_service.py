@@ -87,7 +87,7 @@ class WalService:
         script = self._run.workspace.server / SCRIPT
         write_atomically(script, _TEXT)
         (self._directory / _OPEN).touch()
-        hand_over(self._run, self._directory, script)
+        hand_over(self._run.engine, self._directory, script)
         self._thread.start()
         return self
 
@@ -172,7 +172,7 @@ class WalService:
             self.served.unusable[name] = error.problem
             return False
         write_atomically(to, data, durable=False)
-        hand_over(self._run, to)
+        hand_over(self._run.engine, to)
         return True
 
     def _judge(self, segment: SegmentName, data: bytes) -> None:

@@ -26,6 +26,7 @@ from pgrescue.model import (
     Finding,
     Latest,
     Outcome,
+    OwnConfig,
     RecoveredTo,
     RescueReport,
     Severity,
@@ -38,6 +39,7 @@ from pgrescue.pipeline import Unit, run_steps
 from pgrescue.run import Run
 from pgrescue.steps.access import read_password
 from pgrescue.steps.health_check import Health
+from pgrescue.steps.own_config import TakenConfig
 from pgrescue.steps.replay_log import RECOVERY_LOG, logged_replay
 from pgrescue.steps.unpack import discard_copy
 from pgrescue.steps.url import server_url, shown_url
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from pgrescue.run import WalPlan
     from pgrescue.snapshot.contents import Snapshot
     from pgrescue.snapshot.wal import SegmentName
+    from pgrescue.steps.own_config import ConfigRequest
     from pgrescue.workspace import Workspace
 
 
@@ -60,7 +63,7 @@ _FIND_WAL = "find-wal"
 
 @dataclass(frozen=True)
 class RescuePlan:
-    """What the user asked for; None stands for "choose the best"."""
+    """What the user asked for; None stands for "choose the best", and for `config` for "as before, at first blank"."""
 
     engine: EngineRequest = field(default_factory=EngineRequest)
     strategy: StrategyName | None = None
@@ -69,6 +72,7 @@ class RescuePlan:
     repairs: bool = True
     verify: VerifyLevel = VerifyLevel.FAST
     port: int | None = None
+    config: ConfigRequest | None = None
 
 
 def rescue(snapshot: Snapshot, workspace: Workspace, plan: RescuePlan, observer: Observer) -> RescueReport:
@@ -108,8 +112,9 @@ def rescue(snapshot: Snapshot, workspace: Workspace, plan: RescuePlan, observer:
         verify=plan.verify,
         # A copy on which a server came up once is never thrown away: somebody may have worked on it.
         may_fall=plan.strategy is None and not ledger.state.is_finished,
+        config=_config(plan, ledger, workspace),
     )
-    ledger.change(strategy=strategy, port=run.port, engine=choice.found.installation.record)
+    ledger.change(strategy=strategy, port=run.port, engine=choice.found.installation.record, config=run.config)
     return _attempt(run, ledger, assessment, observer, begun=begun)
 
 
@@ -277,6 +282,14 @@ def _require_same_end(recorded: StrategyName, plan: RescuePlan, workspace: Works
         case _:
             assert_never(recorded)
     raise UsageError(problem, hint="Take another workspace with --workspace, or remove this one first: pgrescue rm.")
+
+
+def _config(plan: RescuePlan, ledger: Ledger, workspace: Workspace) -> OwnConfig:
+    """Return what becomes of the copy's own settings, as asked for or else as before; keep what is to be taken."""
+    if isinstance(plan.config, TakenConfig):
+        plan.config.save(workspace.taken_config)
+        return OwnConfig.TAKEN
+    return ledger.state.config if plan.config is None else plan.config
 
 
 def _distrust_unsynced(workspace: Workspace, ledger: Ledger, engine: Engine) -> None:

@@ -50,7 +50,7 @@ class OpenDoor:
         """Write the setting, and wait until it is in force: a signal on its way is not."""
         file = run.workspace.server / OPENED
         write_atomically(file, _wanted(run))
-        hand_over(run, file)
+        hand_over(run.engine, file)
         port = run.engine.status().port
         if port is None:
             raise ServerError("the server ended before it was opened", hint="Run the same command again.")

@@ -12,7 +12,7 @@ import pytest
 
 from pgrescue.errors import WorkspaceError
 from pgrescue.ledger import EngineRecord, Fall, Ledger, State, boot_id
-from pgrescue.model import EngineName, Outcome, StepReport, StrategyName
+from pgrescue.model import EngineName, Outcome, OwnConfig, StepReport, StrategyName
 
 RECORD = EngineRecord(EngineName.NATIVE, bindir="/usr/lib/postgresql/17/bin")
 
@@ -40,6 +40,9 @@ def test_every_change_is_on_disk_when_it_returns(ledger: Ledger, path: Path) -> 
     ledger.change(strategy=StrategyName.CRASH, port=5433, engine=EngineRecord(EngineName.DOCKER, image="postgres:17"))
     assert Ledger.load(path).state == ledger.state
     assert ledger.state.engine.image == "postgres:17"
+    for config in OwnConfig:
+        ledger.change(config=config)
+        assert Ledger.load(path).state.config is config
     ledger.record(StepReport("unpack", Outcome.FAILED, 1.5))
     ledger.record(StepReport("start", Outcome.DONE, 0.25))
     ledger.record(StepReport("unpack", Outcome.HELD, 0.0))
@@ -110,6 +113,8 @@ def test_a_failed_write_keeps_the_old_record(ledger: Ledger, path: Path, monkeyp
         {"falls": [{}]},
         {"falls": 1},
         {"major": "new"},
+        {"config": "hope"},
+        {"config": None},
     ],
 )
 @pytest.mark.usefixtures("ledger")
@@ -123,7 +128,15 @@ def test_what_cannot_be_understood_is_refused(path: Path, changes: dict[str, Any
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(State)])
+def test_one_of_before_there_was_a_choice_stands_for_blank_files(ledger: Ledger, path: Path) -> None:
+    ledger.change(config=OwnConfig.KEEP)
+    document = json.loads(path.read_text())
+    assert document.pop("config") == "keep"
+    path.write_text(json.dumps(document))
+    assert Ledger.load(path).state == dataclasses.replace(ledger.state, config=OwnConfig.BLANK)
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(State) if field.name != "config"])
 @pytest.mark.usefixtures("ledger")
 def test_a_missing_field_is_refused(path: Path, key: str) -> None:
     document = json.loads(path.read_text())

@@ -10,7 +10,8 @@ import pytest
 
 from pgrescue.errors import DiskSpaceError, RescueError
 from pgrescue.ledger import EngineRecord, Ledger
-from pgrescue.model import EngineName, RescueReport, StrategyName, Verdict
+from pgrescue.model import EngineName, OwnConfig, RescueReport, StrategyName, Verdict
+from pgrescue.steps.own_config import TakenConfig
 from tests.unit.cli.conftest import pgrescue
 from tests.unit.report.conftest import PASSWORD
 from tests.unit.report.conftest import report as report_fixture
@@ -101,6 +102,39 @@ def test_options_become_the_plan(backup: Path, plans: Callable[..., list[RescueP
     assert (plain.engine.name, plain.strategy, plain.computes_reset, plain.port) == (None, None, True, None)
     assert (own.engine.name, own.engine.image) == (EngineName.DOCKER, "own:17")
     assert (own.strategy, own.computes_reset, own.port) == (StrategyName.RESET, False, 5499)
+
+
+def test_the_copys_own_settings_become_a_part_of_the_plan(
+    here: Path, backup: Path, plans: Callable[..., list[RescuePlan]]
+) -> None:
+    asked = plans()
+    clean = here / "clean"
+    clean.mkdir()
+    (clean / "override.conf").touch()
+    (clean / "custom.conf").write_bytes(b"cluster_name = 'caf\xe9'\n")
+    for options in ((), ("--config-from", "blank"), ("--config-from", "keep"), ("--config-from", "clean")):
+        assert pgrescue("local", backup, *options).status == 0
+    taken = TakenConfig(clean, {"override.conf": b"", "custom.conf": b"cluster_name = 'caf\xe9'\n"})
+    assert [plan.config for plan in asked] == [None, OwnConfig.BLANK, OwnConfig.KEEP, taken]
+
+
+@pytest.mark.parametrize("missing", ["clean", "override.conf", "custom.conf"])
+def test_settings_that_cannot_be_taken_are_refused_before_anything_else(
+    here: Path, plans: Callable[..., list[RescuePlan]], missing: str
+) -> None:
+    asked = plans()
+    if missing != "clean":
+        (here / "clean").mkdir()
+        for name in {"override.conf", "custom.conf"} - {missing}:
+            (here / "clean" / name).touch()
+    before = sorted(here.rglob("*"))
+    done = pgrescue("local", "absent.tar", "--config-from", "clean", "--json")
+    error = done.document()["error"]
+    assert (done.status, asked) == (2, [])
+    assert f"--config-from: {here}/clean" in error["problem"]
+    assert "does not exist" in error["problem"]
+    assert error["hint"]
+    assert sorted(here.rglob("*")) == before
 
 
 def test_an_error_before_the_ledger_leaves_no_workspace(

@@ -9,18 +9,20 @@ import pytest
 
 from pgrescue.errors import UsageError
 from pgrescue.ledger import EngineRecord, Ledger
-from pgrescue.model import EngineName, Immediate, Latest, StrategyName
+from pgrescue.model import EngineName, Immediate, Latest, OwnConfig, StrategyName
 from pgrescue.run import WalPlan
+from pgrescue.steps.own_config import TakenConfig
 from pgrescue.strategy.choose import Assessment, Option
-from pgrescue.strategy.rescue import RescuePlan, _strategy
+from pgrescue.strategy.rescue import RescuePlan, _config, _strategy
 from pgrescue.strategy.wal_plan import WalRequest
 from pgrescue.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from pgrescue.model import Until
+    from pgrescue.steps.own_config import ConfigRequest
 
 ARCHIVE, REPLAY, RESET = StrategyName.ARCHIVE, StrategyName.REPLAY, StrategyName.RESET
 
@@ -117,3 +119,42 @@ def test_a_recovery_whose_wal_is_gone_is_not_given_up(workspace: Workspace, reco
     assert "--wal" in caught.value.hint
     recovered(workspace, "latest")
     assert chosen(workspace, recorded, possible=(RESET,)) is recorded
+
+
+@pytest.fixture
+def config(workspace: Workspace) -> Callable[[ConfigRequest | None], OwnConfig]:
+    """Return what becomes of the copy's own settings in one run after the other, each asking as it is told."""
+    engine = EngineRecord(EngineName.NATIVE)
+    Ledger.begin(workspace.ledger, snapshot=workspace.root, fingerprint="f", major=17, engine=engine)
+
+    def run(asked: ConfigRequest | None) -> OwnConfig:
+        ledger = Ledger.load(workspace.ledger)
+        found = _config(RescuePlan(config=asked), ledger, workspace)
+        ledger.change(config=found)
+        return found
+
+    return run
+
+
+def test_the_copys_own_settings_are_blanked_unless_something_else_is_asked_for(
+    config: Callable[[ConfigRequest | None], OwnConfig],
+) -> None:
+    assert config(None) is OwnConfig.BLANK
+    assert config(OwnConfig.KEEP) is OwnConfig.KEEP
+    assert config(None) is OwnConfig.KEEP
+    assert config(OwnConfig.BLANK) is OwnConfig.BLANK
+    assert config(None) is OwnConfig.BLANK
+
+
+def test_what_is_taken_from_a_directory_is_in_the_workspace_from_then_on(
+    workspace: Workspace, config: Callable[[ConfigRequest | None], OwnConfig]
+) -> None:
+    names = ("override.conf", "custom.conf")
+    for content in (b"", b"port = 5433\n"):
+        taken = TakenConfig(workspace.root / "gone", dict.fromkeys(names, content))
+        assert config(taken) is OwnConfig.TAKEN
+        assert TakenConfig.load(workspace.taken_config) == taken
+        assert config(None) is OwnConfig.TAKEN
+        assert TakenConfig.load(workspace.taken_config) == taken
+    assert config(OwnConfig.KEEP) is OwnConfig.KEEP
+    assert config(None) is OwnConfig.KEEP
