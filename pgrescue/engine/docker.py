@@ -60,6 +60,7 @@ __all__ = [
 _PORT_TAKEN = ("port is already allocated", "address already in use", "Ports are not available")
 _NO_PROGRAM = "not found in $PATH"  # runc's words and crun's
 _NO_NETWORK = "none"
+_HOST_NETWORK = "host"
 _SIGNALS = range(129, 193)  # a shell's and runc's status of a process that a signal ended: 128 and the signal
 _LIST_LIBRARIES = (
     'for directory in "$(pg_config --pkglibdir 2>/dev/null)" /usr/lib/postgresql/*/lib /usr/local/lib/postgresql; do '
@@ -106,15 +107,16 @@ class DockerEngine:
         env: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         on_stderr: Callable[[str], None] | None = None,
+        online: bool = False,
     ) -> Completed:
-        """Run one of PostgreSQL's programs to its end, in a container of its own."""
+        """Run one of PostgreSQL's programs to its end, in a container of its own; `online`, in the host's network."""
         command = (program, *args)
         if "--single" in args:
             self._require_sole_use()
         config = tool_config(
             self._site,
             command,
-            network=self._network(),
+            network=_HOST_NETWORK if online else self._network(),
             stdin=None if stdin is None else self.path(stdin),
             env=env,
         )

@@ -68,10 +68,12 @@ class Engine(Protocol):
         env: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         on_stderr: Callable[[str], None] | None = None,
+        online: bool = False,
     ) -> Completed:
         """Run one of PostgreSQL's programs (pg_resetwal, postgres --single, pg_dump …) to its end.
 
-        `on_stderr` is told each line of stderr as it comes; it and `timeout_s` exclude each other.
+        `on_stderr` is told each line of stderr as it comes; it and `timeout_s` exclude each other. A client program
+        that goes `online` has the network of this machine, to reach other servers than the workspace's.
         It runs as the owner of the data directory, with the workspace within reach; `stdin` is a file of the
         workspace. Its exit status is in the answer. Raises EngineError or ToolError when it cannot be run at all.
         It never outlives the call, Ctrl-C included; what `kill -9` leaves of it, the next call or `remove` ends.

@@ -71,15 +71,21 @@ class NativeEngine:
         env: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         on_stderr: Callable[[str], None] | None = None,
+        online: bool = False,
     ) -> Completed:
-        """Run one of PostgreSQL's programs to its end, after ending what a killed pgrescue left running."""
-        self._end_leftovers()
+        """Run one of PostgreSQL's programs to its end, after ending what a killed pgrescue left running.
+
+        One that goes `online` runs as the caller, who reaches sockets and certificates that the owner does not; the
+        data directory is none of its business.
+        """
+        if not online:
+            self._end_leftovers()
         return command.run(
             [self._program(program), *_in_single_user_mode(args)],
             stdin=stdin,
             cwd=self._cwd,
             env={**(env or {}), **process.mark(self._workspace.root)},
-            owner=self._found.owner,
+            owner=None if online else self._found.owner,
             within=self._within,
             timeout_s=timeout_s,
             on_stderr=on_stderr,

@@ -234,6 +234,15 @@ def test_client_programs_reach_the_server(site: Site, engine: Engine) -> None:
     assert engine.status().state is ServerState.RUNNING
 
 
+def test_client_programs_that_go_online_reach_other_servers(
+    site: Site, engine: Engine, new_site: Callable[..., Site]
+) -> None:
+    port = site.start(engine)
+    other = new_site(site.kind, site.major).engine()
+    asked = ["-d", f"host=127.0.0.1 port={port} user=pgrescue dbname=postgres", "-Atc", "select 6 * 7"]
+    assert other.run("psql", asked, env={"PGPASSWORD": PASSWORD}, online=True).check("psql").stdout == "42\n"
+
+
 def test_stop_shuts_down_and_may_be_repeated(site: Site, engine: Engine) -> None:
     engine.stop()
     port = site.start(engine)

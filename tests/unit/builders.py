@@ -101,6 +101,7 @@ class FakeEngine:
         env: Mapping[str, str] | None = None,  # noqa: ARG002 - the contract's
         timeout_s: float | None = None,  # noqa: ARG002 - the contract's
         on_stderr: Callable[[str], None] | None = None,
+        online: bool = False,  # noqa: ARG002 - the contract's
     ) -> Completed:
         """Remember the program and what it was given; give the prepared answer."""
         if on_stderr is not None:
