@@ -31,8 +31,11 @@ class Observer(Protocol):
     def started(self, name: str, title: str) -> None:
         """Learn that a step (or another long piece of work) begins."""
 
-    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
-        """Learn how far the current work is; `total` is None where nobody can know it. Any thread may call."""
+    def advanced(self, done: int, total: int | None, unit: Unit, detail: str = "") -> None:
+        """Learn how far the current work is; `total` is None where nobody can know it. Any thread may call.
+
+        `detail` says the same in another unit, such as `3 of 40 tables`.
+        """
 
     def noted(self, text: str) -> None:
         """Learn a fact that the user should see now, in one line or a few."""
@@ -47,7 +50,7 @@ class Silent:
     def started(self, name: str, title: str) -> None:
         """Ignore it."""
 
-    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+    def advanced(self, done: int, total: int | None, unit: Unit, detail: str = "") -> None:
         """Ignore it."""
 
     def noted(self, text: str) -> None:

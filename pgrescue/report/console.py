@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from pgrescue.model import Lsn, Outcome, Severity, Verdict
+from pgrescue.model import Lsn, Outcome, Severity, TransferOutcome, Verdict
 from pgrescue.pipeline import Observer, Unit
 from pgrescue.report.words import OUTCOMES, VERDICTS
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Task
 
-    from pgrescue.model import Finding, RescueReport, StepReport
+    from pgrescue.model import Finding, RescueReport, StepReport, TransferReport
 
 _PLAIN_EVERY_S = 10.0
 _REDRAW_EVERY_S = 0.1
@@ -41,6 +41,13 @@ _STYLES = {
     Verdict.BEST_EFFORT: "bold yellow",
     Verdict.DAMAGED: "bold red",
     Verdict.FAILED: "bold red",
+}
+_TRANSFER_STYLES = {
+    TransferOutcome.MOVED: "bold green",
+    TransferOutcome.ALREADY_THERE: "bold green",
+    TransferOutcome.READY: "bold green",
+    TransferOutcome.REFUSED: "bold red",
+    TransferOutcome.FAILED: "bold red",
 }
 _MOST_OBJECTS = 20
 _ROWS = {
@@ -76,7 +83,7 @@ class Plain:
         self._first = None
         self._spoken = time.monotonic()
 
-    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+    def advanced(self, done: int, total: int | None, unit: Unit, detail: str = "") -> None:
         """Say how far it is, now and then."""
         with self._lock:
             if time.monotonic() - self._spoken < _PLAIN_EVERY_S:
@@ -84,7 +91,8 @@ class Plain:
             self._spoken = time.monotonic()
         amount = _amount(done, unit)
         of = "" if total is None else f" of {_amount(total, unit)}"
-        self._line(f"{self._title}: {amount}{of}{self._rate(done, unit)}")
+        also = f", {detail}" if detail else ""
+        self._line(f"{self._title}: {amount}{of}{also}{self._rate(done, unit)}")
 
     def _rate(self, done: int, unit: Unit) -> str:
         """Return how fast a replay is, from its first report on."""
@@ -126,7 +134,7 @@ class Live:
         self._title = title
         self._show(None, None)
 
-    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+    def advanced(self, done: int, total: int | None, unit: Unit, detail: str = "") -> None:
         """Turn the spinner into a bar with amount and rate."""
         with self._lock:
             now = time.monotonic()
@@ -138,7 +146,9 @@ class Live:
                 self._show(unit, None)
             if self._progress is not None and self._task is not None:
                 left = None if total is None else total - self._begin
-                self._progress.update(self._task, completed=max(done - self._begin, 0), total=left)
+                self._progress.update(
+                    self._task, completed=max(done - self._begin, 0), total=left, detail=escape(detail)
+                )
 
     def noted(self, text: str) -> None:
         """Write the text above the moving line."""
@@ -157,7 +167,7 @@ class Live:
         self._hide()
         self._unit = unit
         self._progress = Progress(*_columns(unit), console=self._console, transient=True)
-        self._task = self._progress.add_task(escape(self._title), total=total, begin=self._begin)
+        self._task = self._progress.add_task(escape(self._title), total=total, begin=self._begin, detail="")
         self._progress.start()
 
     def _hide(self) -> None:
@@ -175,6 +185,7 @@ def _columns(unit: Unit | None) -> Iterable[ProgressColumn]:
     if unit is Unit.BYTES:
         yield DownloadColumn(binary_units=True)
         yield TransferSpeedColumn()
+        yield TextColumn("{task.fields[detail]}")
     elif unit is Unit.LSN:
         yield _LsnColumn()
         yield TransferSpeedColumn()
@@ -282,3 +293,49 @@ def _facts(report: RescueReport, program: str) -> Iterator[str]:
     yield f"Remove:   {program} rm {workspace}"
     yield "Next:     dump the app database and load it into a new cluster, see RECOVERY.md"
     yield f"Connect:  {report.shown_url}"
+
+
+def print_transfer(console: Console, report: TransferReport) -> None:
+    """Write what a tired person needs: what is wrong, whether the target may be used, what to do next."""
+    console.print()
+    print_findings(console, report.findings)
+    console.print()
+    console.print(
+        f"[{_TRANSFER_STYLES[report.outcome]}]{report.outcome.value}.[/] {_words(report)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(
+        f"Source:   {report.source}, PostgreSQL {report.source_version}", markup=False, highlight=False, soft_wrap=True
+    )
+    console.print(
+        f"Target:   {report.target}, PostgreSQL {report.target_version}", markup=False, highlight=False, soft_wrap=True
+    )
+    if report.tables:
+        equal = sum(one.is_equal for one in report.tables)
+        rows = sum(one.rows for one in report.tables)
+        how = "every row by its hash" if report.compare == "hash" else "by the number of rows"
+        console.print(
+            f"Compared: {equal} of {len(report.tables)} tables equal, {rows:,} rows ({how})",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _words(report: TransferReport) -> str:
+    match report.outcome:
+        case TransferOutcome.MOVED:
+            return f"The database {report.database} is in the target, and took {report.seconds:,.0f} s."
+        case TransferOutcome.ALREADY_THERE:
+            return "The target holds exactly this database already; nothing was written."
+        case TransferOutcome.READY:
+            return "Nothing speaks against the transfer; nothing was written (--dry-run)."
+        case TransferOutcome.REFUSED:
+            count = sum(finding.severity is Severity.ERROR for finding in report.findings)
+            what = "1 finding" if count == 1 else f"{count} findings"
+            return f"{what} of severity error must be mended first; nothing was written."
+        case TransferOutcome.FAILED:
+            return "Everything was moved, and the target is not the same as the source: do not use it."
+        case _:
+            assert_never(report.outcome)

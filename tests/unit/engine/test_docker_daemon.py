@@ -115,7 +115,7 @@ class Watcher(Silent):
     def started(self, name: str, title: str) -> None:
         self.seen.append((name, title))
 
-    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+    def advanced(self, done: int, total: int | None, unit: Unit, detail: str = "") -> None:  # noqa: ARG002
         self.seen.append((done, total, unit))
 
     def ended(self, record: StepReport) -> None:

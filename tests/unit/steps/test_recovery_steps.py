@@ -76,7 +76,7 @@ class Watcher(Silent):
     def __init__(self) -> None:
         self.told: list[tuple[int, int | None, Unit]] = []
 
-    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+    def advanced(self, done: int, total: int | None, unit: Unit, detail: str = "") -> None:  # noqa: ARG002
         """Remember it."""
         self.told.append((done, total, unit))
 

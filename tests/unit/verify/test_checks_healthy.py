@@ -103,7 +103,7 @@ class Progress(Silent):
     def __init__(self) -> None:
         self.seen: list[tuple[int, int | None]] = []
 
-    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+    def advanced(self, done: int, total: int | None, unit: Unit, detail: str = "") -> None:  # noqa: ARG002
         assert unit is Unit.BYTES
         self.seen.append((done, total))
 
@@ -117,7 +117,7 @@ def test_progress_grows_to_its_total(small: Server) -> None:
 
 
 class Impatient(Silent):
-    def advanced(self, done: int, total: int | None, unit: Unit) -> None:
+    def advanced(self, done: int, total: int | None, unit: Unit, detail: str = "") -> None:  # noqa: ARG002
         del total, unit
         if done > 1 << 18:
             raise KeyboardInterrupt
