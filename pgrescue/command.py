@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,25 @@ def spawn(
                 )
         except OSError as error:
             raise ToolError(f"{args[0]} cannot be run: {error.strerror or error}") from error
+
+
+def attend(args: Sequence[str], *, env: Mapping[str, str]) -> int:
+    """Run a program of the user's with this process's environment and `env`, and return its exit status.
+
+    What it prints goes to stderr as it comes. It has no stdin, and does not outlive the call, Ctrl-C included.
+    """
+    try:
+        process = subprocess.Popen(
+            list(args), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env={**os.environ, **env}
+        )
+    except OSError as error:
+        raise ToolError(f"{args[0]} cannot be run: {error.strerror or error}") from error
+    with process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.kill()
+            raise
 
 
 def replace_process(args: Sequence[str], *, env: Mapping[str, str]) -> None:

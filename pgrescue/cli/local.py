@@ -22,6 +22,8 @@ from pgrescue.verify.blocks import damaged_blocks
 from pgrescue.workspace import Workspace, default_root
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgrescue.model import Until
     from pgrescue.pipeline import Observer
     from pgrescue.steps.own_config import ConfigRequest
@@ -138,8 +140,13 @@ def _config_from(text: str) -> ConfigRequest:
             return TakenConfig.read(Path(text))
 
 
-def rescue_snapshot(path: Path, root: Path | None, plan: RescuePlan, observer: Observer) -> RescueReport:
-    """Read the snapshot, take the workspace, rescue, and keep the report."""
+def rescue_snapshot(
+    path: Path, root: Path | None, plan: RescuePlan, observer: Observer, *, before: Callable[[], None] | None = None
+) -> RescueReport:
+    """Read the snapshot, take the workspace, rescue, and keep the report.
+
+    `before` is called once the snapshot is known to be one, before anything is written, and may refuse.
+    """
     _refuse_workspace(path)
     snapshot = read(path, observer)
     workspace = Workspace((root or default_root(snapshot.path, Path.cwd())).absolute())
@@ -148,6 +155,8 @@ def rescue_snapshot(path: Path, root: Path | None, plan: RescuePlan, observer: O
             f"the workspace {workspace.root} would lie within the snapshot, which is never written to",
             hint="Name a directory elsewhere with --workspace.",
         )
+    if before is not None:
+        before()
     workspace.create(shared=False)
     try:
         with workspace.locked():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgrescue.errors import RescueError
-    from pgrescue.model import Finding, RescueReport
+    from pgrescue.model import Finding, RescueReport, TransferReport
 
 SCHEMA = 1
 
@@ -32,6 +32,27 @@ def report_document(report: RescueReport, *, with_password: bool) -> dict[str, A
             "lsn": None if recovered.lsn is None else str(recovered.lsn),
             "time": None if recovered.time is None else recovered.time.isoformat(),
         },
+        "steps": [{"name": step.name, "outcome": step.outcome.value, "seconds": step.seconds} for step in report.steps],
+        "findings": [finding_document(finding) for finding in report.findings],
+        "seconds": report.seconds,
+    }
+
+
+def transfer_document(report: TransferReport) -> dict[str, Any]:
+    """Return the report, ready for JSON; it holds no secret."""
+    return {
+        "schema": SCHEMA,
+        "outcome": report.outcome.value,
+        "source": report.source,
+        "database": report.database,
+        "target": report.target,
+        "source_version": report.source_version,
+        "target_version": report.target_version,
+        "compare": report.compare,
+        "tables": [
+            {"name": one.name, "rows": one.rows, "size_bytes": one.size_bytes, "equal": one.is_equal}
+            for one in report.tables
+        ],
         "steps": [{"name": step.name, "outcome": step.outcome.value, "seconds": step.seconds} for step in report.steps],
         "findings": [finding_document(finding) for finding in report.findings],
         "seconds": report.seconds,
