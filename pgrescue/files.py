@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pgrescue.errors import DiskSpaceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")
@@ -22,12 +24,21 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600, dur
     What is not `durable` need not outlive a power failure, and is written faster. Raises DiskSpaceError where there
     is no room for it.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with replacing(path, mode=mode, durable=durable) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o600, durable: bool = True) -> Iterator[BinaryIO]:
+    """Give a file to write, which takes the place of `path` when the block ends, and is gone where it fails.
+
+    `durable` and DiskSpaceError are as for `write_atomically`.
+    """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())

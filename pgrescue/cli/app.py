@@ -10,8 +10,10 @@ from pgrescue import __version__
 from pgrescue.cli.doctor import doctor
 from pgrescue.cli.inspect import inspect
 from pgrescue.cli.local import local
+from pgrescue.cli.migration import migration
 from pgrescue.cli.rm import rm
 from pgrescue.cli.server import logs, psql, status, stop
+from pgrescue.cli.to_cluster import to_cluster
 
 app = typer.Typer(
     name="pgrescue",
@@ -41,6 +43,8 @@ def main(
 
 app.command()(inspect)
 app.command()(local)
+app.command(name="to-cluster")(to_cluster)
+app.command()(migration)
 app.command()(status)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(psql)
 app.command()(logs)

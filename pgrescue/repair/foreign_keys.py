@@ -58,7 +58,7 @@ def check(connection: Connection, database: str, key: ForeignKey, outcome: Outco
             )
         )
         return
-    dangling = _dangling(key)
+    dangling = dangling_rows(key)
     ((rows,),) = connection.execute(sql.SQL("select pg_catalog.count(*) {}").format(dangling)).fetchall()
     if not rows:
         return
@@ -91,8 +91,8 @@ def check(connection: Connection, database: str, key: ForeignKey, outcome: Outco
     )
 
 
-def _dangling(key: ForeignKey) -> sql.Composed:
-    """Return the part of a query that finds the children without a parent, which are called c."""
+def dangling_rows(key: ForeignKey) -> sql.Composed:
+    """Return the part of a query, from FROM on, that finds the children without a parent, called c."""
     columns = [sql.SQL("c.{}").format(sql.Identifier(column)) for column in key.columns]
     null = [sql.SQL("{} is null").format(column) for column in columns]
     matched = sql.SQL(" and ").join(

@@ -12,7 +12,7 @@ from tests.unit.cli.conftest import pgrescue
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ("inspect", "local", "status", "psql", "logs", "stop", "rm", "doctor")
+COMMANDS = ("inspect", "local", "to-cluster", "migration", "status", "psql", "logs", "stop", "rm", "doctor")
 ON_A_WORKSPACE = ("status", "logs", "stop", "rm")
 
 
