@@ -15,17 +15,20 @@ from pgrescue.errors import SnapshotError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+# Every character above ASCII is a letter to the server's scanner (guc-file.l, [\200-\377]). The classes name what they
+# exclude: with a range up to the last character they took 0.07 s to compile, at every start of the program.
+_LETTER = r"[^\x00-\x40\x5b-\x5e\x60\x7b-\x7f]"
+_LETTER_OR_DIGIT = r"[^\x00-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]"
+_UNQUOTED = r"[^\x00-\x2c\x3b-\x40\x5b-\x5e\x60\x7b-\x7f]"  # letters, digits and - . _ : /
 _TOKEN: Final = re.compile(
-    r"""[ \t\r]+ | \#[^\n]*
+    rf"""[ \t\r]+ | \#[^\n]*
     | (?P<string> '(?: [^'\\\n] | \\[^\n] | '' )*' )
-    | (?P<word> [A-Za-z_\x80-\U0010ffff][A-Za-z_0-9\x80-\U0010ffff\-._:/]* )
+    | (?P<word> {_LETTER}{_UNQUOTED}* )
     | (?P<number> [+-]? (?: \d*\.\d*(?:[Ee][+-]?\d+)? | (?:0x[0-9A-Fa-f]+ | \d+)[a-zA-Z]* ) )
     | (?P<equals> = )""",
     re.VERBOSE | re.ASCII,
 )
-_NAME: Final = re.compile(
-    r"[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*(\.[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?", re.ASCII
-)
+_NAME: Final = re.compile(rf"{_LETTER}{_LETTER_OR_DIGIT}*(\.{_LETTER}{_LETTER_OR_DIGIT}*)?", re.ASCII)
 _ESCAPE: Final = re.compile(r"\\([0-7]{1,3}|.)|''", re.DOTALL)
 _LETTERS: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _MAX_DEPTH: Final = 10
