@@ -163,4 +163,4 @@ class Running:
     def killed(self) -> None:
         """Wait for the end, which must be that of a SIGKILL."""
         done = self.ended()
-        assert done.status == -signal.SIGKILL, f"the accident did not happen\n{done.stdout}\n{done.stderr}"
+        assert done.status == -signal.SIGKILL, f"the accident did not happen\n{done.stderr}"

@@ -14,6 +14,7 @@ from pgrescue.transfer.marker import (
     done_tasks,
     drop_made,
     end_leftovers,
+    has_lost_rows,
     make_marker,
     remove_marker,
 )
@@ -56,7 +57,8 @@ def begin(site: Site, marker: Marker | None, schema: Schema, journal: Journal) -
         if marker is None:
             return make_marker(target, _source_name(site), state, options)
         end_leftovers(target, marker.id)
-        if (marker.state, marker.options, marker.phase) == (state, options, "moving"):
+        is_crashed = has_lost_rows(target)
+        if (marker.state, marker.options, marker.phase) == (state, options, "moving") and not is_crashed:
             count = len(done_tasks(target))
             journal.findings.append(
                 Finding(
@@ -74,6 +76,8 @@ def begin(site: Site, marker: Marker | None, schema: Schema, journal: Journal) -
         reason = "it was ended in the middle of a start over" if marker.phase != "moving" else "its options were others"
         if marker.phase == "moving" and marker.options == options:
             reason = "the source has changed since, or the comparison failed"
+        if is_crashed:
+            reason = "its server has crashed since, which empties unlogged tables"
         journal.findings.append(
             Finding(
                 "transfer_started_over",

@@ -45,6 +45,8 @@ create table {SCHEMA}.done (
     task text primary key, rows bigint, xid bigint not null default (pg_catalog.txid_current() % {_XID})
 );
 create table {SCHEMA}.before (class oid, object oid, acl aclitem[]);
+create unlogged table {SCHEMA}.unlogged ();
+insert into {SCHEMA}.unlogged default values;
 """
 _NOTE = f"insert into {SCHEMA}.before (class, object) values (%s, %s)"  # noqa: S608
 _NOTE_ACLS = (
@@ -261,6 +263,16 @@ def mark(key: str, rows: int | None = None) -> sql.Composed:
     return sql.SQL("insert into {} (task, rows) values ({}, {})").format(
         sql.Identifier(SCHEMA, "done"), sql.Literal(key), sql.Literal(rows)
     )
+
+
+def has_lost_rows(connection: Connection) -> bool:
+    """Tell whether unlogged tables of the target are empty, whatever the mark says: so they are after a crash."""
+    row = connection.execute(
+        f"select not exists (select from {SCHEMA}.unlogged) and exists (select from pg_catalog.pg_class "  # noqa: S608
+        "where relpersistence = 'u' and relkind in ('r', 'S') and relnamespace <> %s::pg_catalog.regnamespace)",
+        [SCHEMA],
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def foreign_objects(connection: Connection) -> list[DatabaseObject]:

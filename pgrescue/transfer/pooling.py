@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pgrescue.errors import RescueError, UsageError
-from pgrescue.transfer.endpoint import said, settle
+from pgrescue.transfer.endpoint import said, settle, speaking_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FEW = 3
 """As many sessions as show a pooler's work."""
 
-_PATIENCE_S = 3
+_PATIENCE_S = 2
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def _pid(connection: Connection) -> int:
 
 def refuse_shared(endpoint: Endpoint, option: str) -> None:
     """Raise UsageError where a pooler gives each transaction another session."""
-    if try_sessions(endpoint, FEW).are_shared:
+    with speaking_of(f"{option} could not be looked at"):
+        sessions = try_sessions(endpoint, FEW)
+    if sessions.are_shared:
         raise UsageError(
             f"behind {option} is a pooler that gives each transaction another session",
             hint="Name the server itself, or a pool with pool_mode = session.",

@@ -59,13 +59,13 @@ class Pulse:
         ear = select.poll()
         ear.register(asking.socket, select.POLLIN)
         deadline = time.monotonic() + self._patience_s
-        while asking.flush() or asking.is_busy():
-            if not ear.poll(max(deadline - time.monotonic(), 0) * 1000):
-                return False
-            asking.consume_input()
-        while asking.get_result() is not None:
-            pass
-        return True
+        while True:
+            while asking.flush() or asking.is_busy():
+                if not ear.poll(max(deadline - time.monotonic(), 0) * 1000):
+                    return False
+                asking.consume_input()
+            if asking.get_result() is None:
+                return True
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import threading
 import weakref
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from psycopg import pq
 
 # libpq's names. A peer that answers no probe is given up after 45 s. The last one bounds how long sent bytes may stay
 # unacknowledged, but also how long a living server may be too busy to read (tcp(7), TCP_USER_TIMEOUT): it is generous.
@@ -29,6 +32,34 @@ _OPTIONS = {
     "keepalives_count": "TCP_KEEPCNT",
     "tcp_user_timeout": "TCP_USER_TIMEOUT",
 }
+
+
+# libpq's own waiting keeps every other thread from running: psycopg calls it with the interpreter's lock, but for
+# PQexec. So nothing here lets it wait.
+
+
+def await_words(connection: pq.abc.PGconn) -> None:
+    """Wait until the server says something, and take it in; raises psycopg.Error where the connection is gone."""
+    ear = select.poll()
+    ear.register(connection.socket, select.POLLIN)
+    while connection.flush():
+        ear.modify(connection.socket, select.POLLIN | select.POLLOUT)
+        if ear.poll()[0][1] & ~select.POLLOUT:
+            break
+    ear.modify(connection.socket, select.POLLIN)
+    ear.poll()
+    connection.consume_input()
+
+
+def results(connection: pq.abc.PGconn) -> Iterator[pq.abc.PGresult]:
+    """Yield the results of what was sent, as they come; raises psycopg.Error where the connection is gone."""
+    while True:
+        while connection.is_busy():
+            await_words(connection)
+        result = connection.get_result()
+        if result is None:
+            return
+        yield result
 
 
 class HasSocket(Protocol):

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.errors import error_from_result
 
-from pgrescue.transfer.sockets import keep_alive
+from pgrescue.transfer.sockets import await_words, keep_alive, results
 
 if TYPE_CHECKING:
     import socket
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 128 << 10
 # What a socket takes at once when it says that it has room, in the system's smallest buffers too: see _await_room.
 _PIECE_BYTES = 16 << 10
+_WITHOUT_WAITING = 1
 _INTERRUPTED = "interrupted by pgrescue"
 
 
@@ -85,8 +86,7 @@ def copy_rows(
 def _await_room(target: Connection, ear: select.poll, *, listens: bool) -> None:
     """Wait until the target takes more: so it slows the source down, instead of filling this process's memory.
 
-    libpq's own waiting would keep all other threads waiting too (psycopg calls it with the lock of the interpreter),
-    and whatever the target says meanwhile would go unnoticed to libpq's buffer: it reads when a socket has no room.
+    What the target says must not go unnoticed to libpq's buffer: libpq reads when it finds no room to send.
     """
     while True:
         events = ear.poll()[0][1]
@@ -119,7 +119,7 @@ def _expect(connection: Connection, result: pq.abc.PGresult, status: pq.ExecStat
 def _results(connection: Connection) -> int:
     """Take the end of a statement, and return the number of its rows; raise its error where it broke off."""
     rows, error = 0, None
-    while (result := connection.pgconn.get_result()) is not None:
+    for result in results(connection.pgconn):
         if result.status == pq.ExecStatus.COMMAND_OK:
             rows = result.command_tuples or 0
         else:
@@ -160,9 +160,9 @@ class LibpqReader:
         try:
             _expect(self._source, conn.exec_(statement.as_bytes(self._source)), pq.ExecStatus.COPY_OUT)
             parts: list[memoryview] = []
-            size, length = 0, 1
-            while length > 0:
-                length, data = conn.get_copy_data(0)
+            size, length = 0, 0
+            while length >= 0:
+                length, data = conn.get_copy_data(_WITHOUT_WAITING)
                 if length > 0:
                     parts.append(data)
                     size += length
@@ -170,6 +170,8 @@ class LibpqReader:
                     take(b"".join(parts))
                     parts.clear()
                     size = 0
+                if length == 0:
+                    await_words(conn)
             _results(self._source)
         except BaseException:
             self._abandon()
@@ -187,8 +189,9 @@ class LibpqReader:
             if conn.transaction_status == pq.TransactionStatus.ACTIVE:
                 self._source.cancel_safe(timeout=10)
                 with contextlib.suppress(psycopg.errors.QueryCanceled):
-                    while conn.get_copy_data(0)[0] > 0:
-                        pass
+                    while (length := conn.get_copy_data(_WITHOUT_WAITING)[0]) >= 0:
+                        if length == 0:
+                            await_words(conn)
                     _results(self._source)
             if self._snapshot is not None:
                 conn.exec_(b"rollback")

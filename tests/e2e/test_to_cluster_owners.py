@@ -64,6 +64,7 @@ select kind || ' ' || name, case owner when 0 then '' else pg_get_userbyid(owner
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     with Server() as source, Server() as target, World(source, target) as world:
+        run(target, "postgres", f"create role {OWNER} login createrole")
         yield world
 
 
@@ -252,18 +253,21 @@ def test_roles_get_no_powers_over_the_cluster(world: World) -> None:
 def test_who_may_not_be_given_anything_is_told(world: World) -> None:
     """The schema public is open to the target's role, and not its own."""
     for server in (world.source, world.target):
-        run(server, "postgres", "create role app_late")
+        run(server, "postgres", "create role app_late;\ncreate role app_hoarder")
     run(world.target, "postgres", f"grant app_late to {OWNER}")
     source = world.origin(
-        "create table mine ();\ncreate table late ();\nreset role;\nalter table late owner to app_late"
+        "create table mine ();\ncreate table late ();\nreset role;\nalter table late owner to app_late;\n"
+        "select lo_from_bytea(4711, 'of a role without anything else');\nalter large object 4711 owner to app_hoarder"
     )
     target = world.goal(f"alter schema public owner to postgres;\ngrant usage, create on schema public to {OWNER}")
     finding = to_cluster(source, target).moved().finding("ownership_not_kept")
     assert "app_late may not create anything in the schema public" in finding["detail"]
+    assert f"{OWNER} may not act as app_hoarder" in finding["detail"]
     assert owners(world.target, target)["relation late"][0] == OWNER
     target = world.goal(f"alter schema public owner to postgres;\ngrant all on schema public to {OWNER}, app_late")
-    assert "ownership_not_kept" not in to_cluster(source, target).moved().codes
+    assert "app_late" not in to_cluster(source, target).moved().finding("ownership_not_kept")["detail"]
     assert owners(world.target, target)["relation late"][0] == "app_late"
+    assert owners(world.target, target)["large object 4711"][0] == OWNER
 
 
 def check_what_a_plain_owner_gets(world: World, source: str, target: str, done: Ended) -> None:

@@ -48,6 +48,14 @@ def test_a_pooler_that_shares_sessions_is_found(world: World, order: int) -> Non
         assert settings_of_all(url, POOLED) == {('"$user", public', "notice", 0)}
 
 
+def test_a_pooler_with_one_session_is_found(world: World) -> None:
+    """Whoever asks it for a second one waits."""
+    source, database = world.origin(TABLES), name_of(world.goal())
+    settings = "default_pool_size = 1\nquery_wait_timeout = 3"
+    with Pooler(world.target, mode="transaction", users=USERS, settings=settings) as pooler:
+        to_cluster(source, pooler.url(database, OWNER)).refused("target_behind_pooler")
+
+
 def settings_of_all(url: str, count: int) -> set[tuple[str, str, int]]:
     """Have the pooler open as many sessions, and return what is set in them."""
     found = set()

@@ -54,9 +54,8 @@ def test_the_runbook_has_every_step() -> None:
 
 def test_the_readme_names_every_command_and_no_other() -> None:
     block = README.partition("## What it does")[2].split("```")[1]
-    documented = {
-        name for line in block.splitlines() for name in re.findall(r"[a-z]+(?:-[a-z]+)*", line.split("  ")[0].partition("[")[0])
-    }
+    usages = (line.split("  ")[0].partition("[")[0] for line in block.splitlines())
+    documented = {name for usage in usages for name in re.findall(r"[a-z]+(?:-[a-z]+)*", usage)}
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]  # typer's group
     assert documented - {"pgrescue"} == commands
 

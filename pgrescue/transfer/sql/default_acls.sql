@@ -7,8 +7,7 @@ with changed as (
            d.defaclacl as now,
            coalesce(b.acl, case when d.defaclnamespace = 0
                                 then pg_catalog.acldefault(case d.defaclobjtype when 'S' then 's' else d.defaclobjtype end,
-                                                           d.defaclrole)
-                                else '{}' end) as before
+                                                           d.defaclrole) end) as before
       from pg_catalog.pg_default_acl as d
       join pg_catalog.pg_roles as r on r.oid = d.defaclrole
       left join pg_catalog.pg_namespace as n on n.oid = d.defaclnamespace

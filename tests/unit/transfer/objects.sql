@@ -48,5 +48,6 @@ create function to_pair(internal) returns internal language internal immutable a
 create transform for pair language own_language (from sql with function to_pair(internal))
 select lo_from_bytea(70000, 'x')
 alter default privileges in schema public grant select on tables to public
+alter default privileges in schema public grant usage on sequences to pg_monitor with grant option
 alter default privileges revoke execute on functions from public
 alter default privileges grant select on sequences to pg_monitor

@@ -26,6 +26,7 @@ from pgrescue.transfer.marker import (
     drop_made,
     end_leftovers,
     foreign_objects,
+    has_lost_rows,
     make_marker,
     mark,
     purpose,
@@ -444,3 +445,23 @@ def test_leftovers_that_do_not_end_are_told(
                 end_leftovers(target, marker.id)
         finally:
             os.kill(worker.info.backend_pid, signal.SIGCONT)
+
+
+def test_a_crash_of_the_target_empties_what_is_unlogged(server: Server, database: str) -> None:
+    """The last test: the server is stopped."""
+    with endpoint_of(server, database).connect() as target:
+        begin(target)
+        target.execute("create table public.kept as select 1 as n; checkpoint")
+    for unlogged in (False, True):
+        if unlogged:
+            with server.connect(database) as connection:
+                connection.execute("create unlogged table lost as select 1 as n; checkpoint")
+        for is_crash in (False, True):
+            server.stop(immediate=is_crash)
+            server.start()
+            with endpoint_of(server, database).connect() as target:
+                if unlogged:
+                    lost = target.execute("select from public.lost").fetchall()
+                    assert (lost == []) == is_crash
+                assert has_lost_rows(target) == (unlogged and is_crash)
+                target.execute(f"insert into {SCHEMA}.unlogged default values".encode())

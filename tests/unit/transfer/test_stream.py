@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import pq
 
 from fixtures import Server
 from pgrescue.pipeline import Silent
@@ -19,6 +20,7 @@ from pgrescue.transfer.endpoint import Endpoint, is_lost
 from pgrescue.transfer.load import Progress, copy_in, copy_table
 from pgrescue.transfer.marker import make_marker
 from pgrescue.transfer.sessions import Pair, reading, streaming, writing
+from pgrescue.transfer.sockets import results
 from pgrescue.transfer.stream import FastReader, LibpqReader, TargetSpokeError, copy_rows
 from pgrescue.transfer.tables import read_tables
 from tests.proxy import Accident, Proxy
@@ -315,6 +317,41 @@ def test_a_slow_target_slows_the_source_and_fills_no_memory(ends: Ends) -> None:
 def url_of_other(ends: Ends) -> str:
     info = ends.there.info
     return f"host={info.host} user={info.user} dbname={info.dbname}"
+
+
+@contextlib.contextmanager
+def other_threads_run() -> Iterator[None]:
+    """Assert that a thread can run while the block waits for a server."""
+    beats, is_over = [0], threading.Event()
+
+    def beat() -> None:
+        while not is_over.wait(0.01):
+            beats[0] += 1
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        beating.join()
+    assert beats[0] > 5
+
+
+def test_nobody_waits_in_a_way_that_stops_all_others(ends: Ends) -> None:
+    """libpq does, since psycopg calls it with the interpreter's lock: for what comes, for what goes, and for an end."""
+    ends.there.execute(
+        "create function public.linger() returns trigger language plpgsql as $$ begin"
+        " perform pg_catalog.pg_sleep(0.3); return null; end $$;"
+        "create trigger linger after insert on public.big for each statement execute function public.linger()"
+    )
+    with other_threads_run():
+        ends.copy("big", "id < 3")
+    with other_threads_run():
+        ends.copy("plain", "id < 1000 or id = 1000 and pg_catalog.pg_sleep(0.3) is not null")
+    with other_threads_run():
+        ends.here.pgconn.send_query(b"select pg_catalog.pg_sleep(0.3)")
+        assert [result.status for result in results(ends.here.pgconn)] == [pq.ExecStatus.TUPLES_OK]
 
 
 WARNS = (

@@ -269,9 +269,12 @@ def test_nothing_new_begins_after_an_error(opener: Opener) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
 def test_an_interrupted_caller_cancels_all(opener: Opener, number: signal.Signals) -> None:
     """As Ctrl-C, twice; SIGUSR1 stands for a termination, which `pgrescue` turns into the same."""
+    left = [2]
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        left[0] -= 1
+        if left[0] >= 0:
+            raise KeyboardInterrupt
 
     begun = threading.Barrier(2, timeout=PATIENCE_S)
 
@@ -283,12 +286,20 @@ def test_an_interrupted_caller_cancels_all(opener: Opener, number: signal.Signal
         finally:
             os.kill(os.getpid(), number)
 
+    interrupted = 0
     earlier = signal.signal(number, interrupt)
     try:
-        with pytest.raises(KeyboardInterrupt):
-            run_tasks([Task("a", work), Task("b", work)], opener, workers=2)
+        # The second one may come when the first has ended the call already.
+        try:
+            try:
+                run_tasks([Task("a", work), Task("b", work)], opener, workers=2)
+            except KeyboardInterrupt:
+                interrupted += 1
+        except KeyboardInterrupt:
+            interrupted += 1
     finally:
         signal.signal(number, earlier)
+    assert interrupted
     assert all(session.cancels for session in opener.opened)
 
 
