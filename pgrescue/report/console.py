@@ -291,7 +291,7 @@ def _facts(report: RescueReport, program: str) -> Iterator[str]:
     yield f"     or:  PGSERVICEFILE={service} psql service=pgrescue"
     yield f"Stop:     {program} stop {workspace}"
     yield f"Remove:   {program} rm {workspace}"
-    yield "Next:     dump the app database and load it into a new cluster, see RECOVERY.md"
+    yield f"Next:     {program} to-cluster {workspace} --target-url URL --dry-run, see RECOVERY.md"
     yield f"Connect:  {report.shown_url}"
 
 
