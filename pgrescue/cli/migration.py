@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pgrescue.cli.common import JsonOption, WorkspaceOption, fail, messages, named, output, print_json
-from pgrescue.cli.sources import open_source
-from pgrescue.engine.choose import EngineRequest
+from pgrescue.cli.common import JsonOption, WorkspaceOption, fail, messages, output, print_json
+from pgrescue.cli.sources import (
+    AUTO,
+    BindirOption,
+    DatabaseOption,
+    EngineOption,
+    ImageOption,
+    SourceArgument,
+    SourceUrlOption,
+    engine_request,
+    open_source,
+)
 from pgrescue.errors import RescueError
-from pgrescue.model import EngineName
 from pgrescue.report.console import observer_for, print_findings
 from pgrescue.report.document import SCHEMA, finding_document
 
@@ -23,25 +31,12 @@ if TYPE_CHECKING:
 
 def migration(
     name: Annotated[str, typer.Argument(help="The migration's name, which becomes its folder.")],
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A workspace, or a snapshot (it is rescued first). Default: the only workspace here.", readable=False
-        ),
-    ] = None,
+    source: SourceArgument = None,
     out: Annotated[Path, typer.Option(help="Where the folder is made.", metavar="DIR", readable=False)] = Path(
         "db/migrations"
     ),
-    source_url: Annotated[
-        str | None,
-        typer.Option(
-            help="A live server in place of SOURCE.", envvar="PGRESCUE_SOURCE_URL", show_envvar=True, metavar="URL"
-        ),
-    ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(help="The app database. Default: the only one that is no template, maintenance or empty one."),
-    ] = None,
+    source_url: SourceUrlOption = None,
+    database: DatabaseOption = None,
     workspace: WorkspaceOption = None,
     schema: Annotated[
         list[str] | None,
@@ -59,11 +54,9 @@ def migration(
     sensitive: Annotated[
         bool, typer.Option("--sensitive", help="Add the folder to the .gitignore of the repository first.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="auto, docker or native.", metavar="ENGINE")] = "auto",
-    image: Annotated[str | None, typer.Option(help="The Docker image with PostgreSQL's programs.")] = None,
-    bindir: Annotated[
-        Path | None, typer.Option(help="Where PostgreSQL's programs are, for the native engine.", readable=False)
-    ] = None,
+    engine: EngineOption = AUTO,
+    image: ImageOption = None,
+    bindir: BindirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write db/migrations/NAME/migration.sql: SQL that empties the app's tables and fills them with the data of SOURCE.
@@ -85,7 +78,7 @@ def migration(
             source_url=source_url,
             database=database,
             observer=observer,
-            engine=EngineRequest(None if engine == "auto" else named(EngineName, engine, "--engine"), image, bindir),
+            engine=engine_request(engine, image, bindir),
         ) as found:
             report = write_migration(found, place, wanted, observer)
     except RescueError as error:

@@ -4,23 +4,53 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pgrescue.cli.common import chosen_workspace, engine_of
+import typer
+
+from pgrescue.cli.common import chosen_workspace, engine_of, named
 from pgrescue.cli.local import rescue_snapshot
 from pgrescue.engine.choose import EngineRequest
 from pgrescue.engine.interface import ServerState
 from pgrescue.errors import RescueError, UsageError
 from pgrescue.ledger import Ledger
-from pgrescue.model import Verdict
+from pgrescue.model import EngineName, Verdict
 from pgrescue.strategy.rescue import RescuePlan
 from pgrescue.workspace import Workspace, default_root
+
+SourceArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A workspace, or a snapshot (it is rescued first). Default: the only workspace here.", readable=False
+    ),
+]
+SourceUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A live server in place of SOURCE.", envvar="PGRESCUE_SOURCE_URL", show_envvar=True, metavar="URL"
+    ),
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(help="The app database. Default: the only one that is no template, maintenance or empty one."),
+]
+EngineOption = Annotated[str, typer.Option(help="auto, docker or native.", metavar="ENGINE")]
+ImageOption = Annotated[str | None, typer.Option(help="The Docker image with PostgreSQL's programs.")]
+BindirOption = Annotated[
+    Path | None, typer.Option(help="Where PostgreSQL's programs are, for the native engine.", readable=False)
+]
+AUTO = "auto"
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pgrescue.pipeline import Observer
     from pgrescue.transfer.source import Source
+
+
+def engine_request(engine: str, image: str | None, bindir: Path | None) -> EngineRequest:
+    """Return what the options of an engine ask for; raise UsageError for an engine that does not exist."""
+    return EngineRequest(None if engine == AUTO else named(EngineName, engine, "--engine"), image, bindir)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgrescue.cli.common import JsonOption, WorkspaceOption, fail, messages, named, output, print_json
-from pgrescue.cli.sources import open_source
+from pgrescue.cli.sources import (
+    AUTO,
+    BindirOption,
+    DatabaseOption,
+    EngineOption,
+    ImageOption,
+    SourceArgument,
+    SourceUrlOption,
+    engine_request,
+    open_source,
+)
 from pgrescue.command import attend
-from pgrescue.engine.choose import EngineRequest
 from pgrescue.errors import ExitStatus, RescueError, UsageError
 from pgrescue.files import write_atomically
-from pgrescue.model import EngineName, TransferOutcome
+from pgrescue.model import TransferOutcome
 from pgrescue.report.console import observer_for, print_transfer
 from pgrescue.report.document import encoded, transfer_document
 
@@ -37,12 +46,7 @@ _MOST_JOBS = 64
 
 
 def to_cluster(
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A snapshot (it is rescued first) or a workspace. Default: the only workspace here.", readable=False
-        ),
-    ] = None,
+    source: SourceArgument = None,
     target_url: Annotated[
         str | None,
         typer.Option(
@@ -53,16 +57,8 @@ def to_cluster(
             metavar="URL",
         ),
     ] = None,
-    source_url: Annotated[
-        str | None,
-        typer.Option(
-            help="A live server in place of SOURCE.", envvar="PGRESCUE_SOURCE_URL", show_envvar=True, metavar="URL"
-        ),
-    ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option(help="The app database. Default: the only one that is no template, maintenance or empty one."),
-    ] = None,
+    source_url: SourceUrlOption = None,
+    database: DatabaseOption = None,
     workspace: WorkspaceOption = None,
     jobs: Annotated[
         int | None,
@@ -94,11 +90,9 @@ def to_cluster(
     after_env: Annotated[
         str, typer.Option(help="The variable that --after finds the target in.", metavar="NAME")
     ] = "DATABASE_URL",
-    engine: Annotated[str, typer.Option(help="auto, docker or native.", metavar="ENGINE")] = "auto",
-    image: Annotated[str | None, typer.Option(help="The Docker image with PostgreSQL's programs.")] = None,
-    bindir: Annotated[
-        Path | None, typer.Option(help="Where PostgreSQL's programs are, for the native engine.", readable=False)
-    ] = None,
+    engine: EngineOption = AUTO,
+    image: ImageOption = None,
+    bindir: BindirOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Move the app database of SOURCE into an empty database elsewhere, and compare both.
@@ -134,7 +128,7 @@ def to_cluster(
             source_url=source_url,
             database=database,
             observer=observer,
-            engine=EngineRequest(None if engine == "auto" else named(EngineName, engine, "--engine"), image, bindir),
+            engine=engine_request(engine, image, bindir),
             before_rescue=lambda: look_early(endpoint),
         ) as found:
             report = _transfer(found, endpoint, plan, observer)

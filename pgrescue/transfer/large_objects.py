@@ -105,7 +105,7 @@ def _copy_content(pair: Pair, oid: int, *, in_savepoint: bool) -> None:
         return
     offset = 0
     while True:
-        piece = _piece(pair.source, oid, offset)
+        piece = read_piece(pair.source, oid, offset)
         if offset == 0:
             pair.target.execute("select pg_catalog.lo_from_bytea(%s::oid, %b)", [oid, piece])
         elif piece:
@@ -115,10 +115,11 @@ def _copy_content(pair: Pair, oid: int, *, in_savepoint: bool) -> None:
         offset += len(piece)
 
 
-def _piece(connection: Connection, oid: int, offset: int) -> bytes:
+def read_piece(connection: Connection, oid: int, offset: int, size_bytes: int = _PIECE_BYTES) -> bytes:
+    """Return up to so many bytes of a large object; none behind its end."""
     row = (
         connection.cursor(binary=True)
-        .execute("select pg_catalog.lo_get(%s::oid, %s::bigint, %s::integer)", [oid, offset, _PIECE_BYTES])
+        .execute("select pg_catalog.lo_get(%s::oid, %s::bigint, %s::integer)", [oid, offset, size_bytes])
         .fetchone()
     )
     assert row is not None  # noqa: S101 - a select without a table
@@ -138,7 +139,7 @@ def digest(connection: Connection) -> tuple[int, str]:
         for oid, length, content in _hashes(connection, oids[first : first + BATCH]):
             whole.update(f"{oid}:{content};".encode())
             offset = length
-            while offset and offset % _PIECE_BYTES == 0 and (piece := _piece(connection, oid, offset)):
+            while offset and offset % _PIECE_BYTES == 0 and (piece := read_piece(connection, oid, offset)):
                 whole.update(hashlib.md5(piece, usedforsecurity=False).digest())
                 offset += len(piece)
     return len(oids), whole.hexdigest()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgrescue.transfer.large_objects import read_piece
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
@@ -32,19 +34,9 @@ def write_objects(connection: Connection, oids: Sequence[int], out: BinaryIO) ->
         out.write(statement.encode())
     for oid in oids:
         offset = 0
-        while piece := _piece(connection, oid, offset):
+        while piece := read_piece(connection, oid, offset, _PIECE_BYTES):
             call = f"lo_put({oid}, {offset}" if offset else f"lo_from_bytea({oid}"
             out.write(f"SELECT pg_catalog.{call}, '\\x{piece.hex()}');\n".encode())
             offset += len(piece)
         if offset == 0:
             out.write(f"SELECT pg_catalog.lo_create({oid});\n".encode())
-
-
-def _piece(connection: Connection, oid: int, offset: int) -> bytes:
-    row = (
-        connection.cursor(binary=True)
-        .execute("select pg_catalog.lo_get(%s::oid, %s::bigint, %s::integer)", [oid, offset, _PIECE_BYTES])
-        .fetchone()
-    )
-    assert row is not None  # noqa: S101 - a select without a table
-    return bytes(row[0])

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.errors import error_from_result
 
 from fixtures import Server
 from fixtures.server import TRUST_HBA
 from pgrescue.errors import RescueError, UsageError
 from pgrescue.transfer.endpoint import ConnectionLostError, Endpoint, as_problem, is_external, is_lost, speaking_of
+from pgrescue.transfer.sockets import cut
 from tests.proxy import Accident, Proxy
 from tests.targets import url_of
 
@@ -300,6 +302,13 @@ def test_errors_of_the_server_are_told_apart(server: Server) -> None:
             connection.execute("select 1")
     found = [(is_lost(one.value), is_external(one.value)) for one in (refused, cancelled, ended, closed)]
     assert found == [(False, False), (False, True), (True, True), (True, True)]
+    with endpoint.connect() as connection:
+        with pytest.raises(psycopg.ProgrammingError) as wrong:
+            connection.execute("set jit = off").fetchone()
+        cut(connection)
+        silent = error_from_result(connection.pgconn.exec_(b"select 1"))
+    assert not is_lost(wrong.value)
+    assert is_lost(silent)
     assert as_problem("the rows stay", refused.value).problem == "the rows stay: division by zero"
     lost = as_problem("the rows stay", ended.value)
     assert isinstance(lost, ConnectionLostError)
