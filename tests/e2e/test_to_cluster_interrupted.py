@@ -62,7 +62,9 @@ class World:
     ) -> Running:
         """Start a transfer as a process of its own."""
         live = ("--source-url", urls[0], "--target-url", urls[1], "--engine", "native", "--json")
-        return self.forks.start("to-cluster", *live, *(options or OPTIONS), cwd=cwd, accident=accident, env=env)
+        return self.forks.start(
+            "to-cluster", *live, *(options or OPTIONS), cwd=cwd, accident=accident, env={"TMPDIR": str(cwd), **env}
+        )
 
     def done(self, into: str) -> dict[str, int]:
         """Return the tasks that are done, and the transaction of each."""
