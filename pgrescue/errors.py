@@ -45,6 +45,10 @@ class TruncatedSnapshotError(SnapshotError):
     """The snapshot's file ends before its content does."""
 
 
+class UnreadableSnapshotError(SnapshotError):
+    """The snapshot cannot be reached, or is of a kind that this version does not read: its content may be sound."""
+
+
 class WorkspaceError(UsageError):
     """The workspace belongs to something else, or something else lies where it should be."""
 

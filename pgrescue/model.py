@@ -302,6 +302,8 @@ class RescueReport:
     steps: tuple[StepReport, ...]
     findings: tuple[Finding, ...]
     seconds: float
+    is_refused: bool = False
+    """Whether no server runs because PostgreSQL would not run on this copy, rather than for the machine's sake."""
 
 
 class TransferOutcome(StrEnum):

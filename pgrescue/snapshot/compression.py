@@ -14,7 +14,7 @@ import mmap
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from pgrescue.errors import SnapshotError, TruncatedSnapshotError
+from pgrescue.errors import SnapshotError, TruncatedSnapshotError, UnreadableSnapshotError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ def refuse_encrypted(head: bytes, what: str) -> None:
     """
     for magic, is_, remedy in _REFUSED:
         if head.startswith(magic):
-            raise SnapshotError(f"{what} is {is_}", hint=remedy)
+            raise UnreadableSnapshotError(f"{what} is {is_}", hint=remedy)
 
 
 def unpacked(data: bytes, compression: str, *, what: str, limit_bytes: int) -> bytes:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pgrescue.errors import SnapshotError
+from pgrescue.errors import SnapshotError, UnreadableSnapshotError
 from pgrescue.snapshot.backup_info import BackupInfo, parse_backup_info
 from pgrescue.snapshot.backup_label import BackupLabel, parse_backup_label
 from pgrescue.snapshot.control import ControlFile, parse_control
@@ -104,7 +104,7 @@ def open_source(path: Path) -> Source:
     try:
         return _source(path)
     except OSError as error:
-        raise SnapshotError(
+        raise UnreadableSnapshotError(
             f"{path} cannot be read: {error.strerror}", hint="Run pgrescue as a user who may read the whole snapshot."
         ) from error
 
@@ -116,14 +116,16 @@ def _source(path: Path) -> Source:
             return DirectorySource(path)
         path = tars[0]
     if not path.exists():
-        raise SnapshotError(f"{path} does not exist", hint="Check the path; pgrescue reads a tar file or a directory.")
+        raise UnreadableSnapshotError(
+            f"{path} does not exist", hint="Check the path; pgrescue reads a tar file or a directory."
+        )
     if not path.is_file():
-        raise SnapshotError(
+        raise UnreadableSnapshotError(
             f"{path} is neither a file nor a directory", hint="pgrescue reads a tar file or a directory."
         )
     further = sorted(path.parent.glob("data_0001.tar*")) if path.name.startswith("data.tar") else []
     if further:
-        raise SnapshotError(
+        raise UnreadableSnapshotError(
             f"the backup is in parts ({path.name}, {further[0].name} …), which this version does not join",
             hint="Unpack all parts into one directory, in the order of their numbers, and name that directory.",
         )
@@ -159,7 +161,7 @@ def _refuse_incremental(path: Path, directory: DataDirectory) -> None:
     """Refuse a backup that holds only what changed since another one (formats.md §3)."""
     label = directory.backup_label
     if label is not None and label.is_incremental:
-        raise SnapshotError(
+        raise UnreadableSnapshotError(
             f"{path} is an incremental backup: it holds only what changed since another one",
             hint="Join it with the backups before it (pg_combinebackup FULL … THIS -o OUT), and give pgrescue OUT.",
         )
@@ -296,7 +298,7 @@ class _Survey:
         wanted = "a directory with PG_VERSION and global/pg_control"
         names = ", ".join(repr(name) for name in self.first_names if name) or "nothing"
         if any(name == "toc.dat" for name in self.first_names):
-            return SnapshotError(f"{path} is an archive of pg_dump", hint="Restore it with pg_restore.")
+            return UnreadableSnapshotError(f"{path} is an archive of pg_dump", hint="Restore it with pg_restore.")
         if any("PG_VERSION" in texts for texts in self.texts.values()) or "backup_label" in str(self.texts):
             return SnapshotError(
                 f"{path} has a part of a data directory, but no global/pg_control, which backup tools write last",

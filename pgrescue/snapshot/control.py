@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from pgrescue.errors import SnapshotError
+from pgrescue.errors import SnapshotError, UnreadableSnapshotError
 from pgrescue.model import Lsn, Timeline
 from pgrescue.snapshot.wal import SegmentName
 
@@ -270,7 +270,7 @@ def _format_of(data: bytes) -> tuple[int, int]:
         raise _unknown_version(version)
     major = _CATALOGS.get((version, catalog))
     if major is None:
-        raise SnapshotError(
+        raise UnreadableSnapshotError(
             f"pg_control has the catalog version {catalog}, which no release of PostgreSQL 12 to 18 has",
             hint="It comes from a pre-release or a fork; only the very server that wrote it can open this data.",
         )
@@ -281,13 +281,13 @@ def _unknown_version(version: int) -> SnapshotError:
     """Say what a pg_control_version that pgrescue does not read stands for."""
     swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
     if swapped in _CRC_OFFSETS or swapped in _OTHER_FORMATS:
-        return SnapshotError(
+        return UnreadableSnapshotError(
             f"pg_control comes from a big-endian machine (its version {swapped} reads as {version} here)",
             hint="A data directory cannot be moved across byte orders: restore it on such a machine and use pg_dump.",
         )
     known = ", ".join(str(number) for number in _CRC_OFFSETS)
     if version in _OTHER_FORMATS:
-        return SnapshotError(
+        return UnreadableSnapshotError(
             f"pg_control has version {version}: {_OTHER_FORMATS[version]}",
             hint=f"pgrescue reads the versions {known} (PostgreSQL 12 to 18).",
         )
@@ -307,7 +307,7 @@ def _implausible(name: str, value: object, offset: int) -> SnapshotError:
 def _check(control: ControlFile) -> None:
     """Raise SnapshotError for values that PostgreSQL never writes and that later arithmetic must not meet."""
     if control.float_format != _FLOAT_FORMAT:
-        raise SnapshotError(
+        raise UnreadableSnapshotError(
             "pg_control comes from a machine with another floating-point format",
             hint="Restore it on a machine of the same kind and use pg_dump.",
         )

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgrescue.errors import SnapshotError
+from pgrescue.errors import SnapshotError, UnreadableSnapshotError
 from pgrescue.snapshot.interface import Entry, Kind
 from pgrescue.snapshot.tar import copy_range
 
@@ -67,7 +67,7 @@ def _kind(mode: int) -> Kind:
 
 
 def _unreadable(path: Path, error: OSError) -> SnapshotError:
-    return SnapshotError(
+    return UnreadableSnapshotError(
         f"{path} cannot be read: {error.strerror}",
         hint="Run pgrescue as a user who may read the whole snapshot, or give it a tar made by one.",
     )

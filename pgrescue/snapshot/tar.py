@@ -15,7 +15,7 @@ import weakref
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from pgrescue.errors import SnapshotError, TruncatedSnapshotError
+from pgrescue.errors import SnapshotError, TruncatedSnapshotError, UnreadableSnapshotError
 from pgrescue.snapshot.tar_format import BLOCK, Archive, Member, members, refuse_other_files, truncated
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class TarSource:
         if self._compression is None:
             refuse_other_files(path, head)
         elif self._compression not in _READERS:
-            raise SnapshotError(
+            raise UnreadableSnapshotError(
                 f"{path} is compressed with {self._compression}, which this version does not read",
                 hint=f"Unpack it first: {_UNPACKERS[self._compression]} {path.name}",
             )
@@ -104,7 +104,7 @@ def _reading(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # how bz2 says that data is damaged
             raise SnapshotError(f"{path} is damaged: {error}", hint=again) from error
-        raise SnapshotError(
+        raise UnreadableSnapshotError(
             f"{path} cannot be read: {error.strerror}",
             hint="See whether its disk is sound, and whether you may read it: ls -l",
         ) from error

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pgrescue.errors import SnapshotError, TruncatedSnapshotError
+from pgrescue.errors import SnapshotError, TruncatedSnapshotError, UnreadableSnapshotError
 from pgrescue.snapshot.interface import Entry, Kind
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def refuse_other_files(path: Path, head: bytes) -> None:
     )
     for magic, what, remedy in known:
         if head.startswith(magic):
-            raise SnapshotError(f"{path} is {what}", hint=remedy)
+            raise UnreadableSnapshotError(f"{path} is {what}", hint=remedy)
     if not head:
         raise TruncatedSnapshotError(f"{path} is empty", hint="Fetch it again.")
     raise SnapshotError(
@@ -267,7 +267,7 @@ def _sparse(
             data = archive.position
             end = begin + _padded(stored)
         else:
-            raise SnapshotError(
+            raise UnreadableSnapshotError(
                 f"{archive.path} holds {header.name!r} as a sparse member in PAX format 0.x, which is not read",
                 hint="Unpack it with GNU tar, and give pgrescue the directory.",
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,15 @@ from typing import TYPE_CHECKING, assert_never
 
 from pgrescue.engine.choose import Choice, EngineRequest, bind, choose_engine, reopen
 from pgrescue.engine.interface import ServerState
+from pgrescue.engine.port import free_port
 from pgrescue.errors import (
     CopyRefusedError,
     PortInUseError,
     RescueError,
     ServerError,
+    SnapshotError,
     TornCopyError,
+    UnreadableSnapshotError,
     UsageError,
     WorkspaceError,
 )
@@ -177,6 +179,11 @@ def _blames_the_copy(error: RescueError) -> bool:
     return isinstance(error, CopyRefusedError | ServerError)
 
 
+def is_broken(error: RescueError) -> bool:
+    """Tell whether an error is about the snapshot's own content: it is damaged, or cut short."""
+    return isinstance(error, SnapshotError) and not isinstance(error, UnreadableSnapshotError)
+
+
 def _require_possible(strategy: StrategyName | None, assessment: Assessment) -> None:
     for option in assessment.options:
         if option.strategy is strategy and not option.possible:
@@ -315,20 +322,9 @@ def _port(plan: RescuePlan, ledger: Ledger, engine: Engine) -> int:
     if plan.port is not None:
         return plan.port
     for candidate in (ledger.state.port, 0):
-        if candidate is not None and (port := _free_port(candidate)) is not None:
+        if candidate is not None and (port := free_port(candidate)) is not None:
             return port
     raise RescueError("no port is free on 127.0.0.1", hint="Name one with --port.")
-
-
-def _free_port(port: int) -> int | None:
-    """Return `port`, or any port for 0, where it can be listened on now, else None."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return None
-        return int(probe.getsockname()[1])
 
 
 def _succeeded(run: Run, ledger: Ledger, findings: tuple[Finding, ...], begun: float) -> RescueReport:
@@ -370,6 +366,7 @@ def _failed(run: Run, ledger: Ledger, error: RescueError, begun: float) -> Rescu
         steps=_steps(ledger),
         findings=(*_falls(ledger), missed),
         seconds=round(time.monotonic() - begun, 3),
+        is_refused=_blames_the_copy(error) or is_broken(error),
     )
 
 
