@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psycopg
+
+from tests.forkserver import fork_server
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,17 +65,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def pgrescue(*arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
-    """Run one command to its end; stdin is closed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pgrescue", *map(str, arguments)],
-        cwd=cwd,
-        env=environment(env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    """Run one command to its end; it has no stdin and no terminal."""
+    done = fork_server().run(list(map(str, arguments)), cwd=cwd, env=environment(env), timeout_s=TIMEOUT_S)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
