@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from pgrescue.errors import ToolError
+from pgrescue.signals import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from pgrescue.model import Owner
 
 _WITHIN = 199  # far above what a command holds open, below every usual limit
+_PATIENCE_S = 2.0
+_PAUSE_S = 0.01
 _within_free = threading.Lock()
 
 # How a program names the directory that was given as `within`. The kernel follows this link without looking at the
@@ -186,23 +191,53 @@ def spawn(
             raise ToolError(f"{args[0]} cannot be run: {error.strerror or error}") from error
 
 
-def attend(args: Sequence[str], *, env: Mapping[str, str]) -> int:
+def attend(
+    args: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None, timeout_s: float | None = None
+) -> int | None:
     """Run a program of the user's with this process's environment and `env`, and return its exit status.
 
-    What it prints goes to stderr as it comes. It has no stdin, and does not outlive the call, Ctrl-C included.
+    None stands for one that outlived `timeout_s`. What it prints goes to stderr as it comes. It has no stdin, and
+    neither it nor what it started outlives the call, Ctrl-C included.
     """
-    try:
-        process = subprocess.Popen(
-            list(args), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno(), env={**os.environ, **env}
-        )
-    except OSError as error:
-        raise ToolError(f"{args[0]} cannot be run: {error.strerror or error}") from error
-    with process:
+    with contextlib.ExitStack() as stack:
+        with shielded():  # else Ctrl-C in this moment would leave a program that nobody knows of
+            try:
+                process = subprocess.Popen(
+                    list(args),
+                    stdin=subprocess.DEVNULL,
+                    stdout=sys.stderr.fileno(),
+                    cwd=cwd,
+                    env={**os.environ, **env},
+                    process_group=0,  # to be ended as a whole: a shell does not take its children with it
+                )
+            except OSError as error:
+                raise ToolError(f"{args[0]} cannot be run: {error.strerror or error}") from error
+            stack.enter_context(process)
+            stack.callback(_end_group, process)
         try:
-            return process.wait()
-        except BaseException:
-            process.kill()
-            raise
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End all that is left of a process group, by force after a moment; a second Ctrl-C is that, too."""
+    try:
+        _signal_group(process, signal.SIGTERM)
+    finally:
+        _signal_group(process, signal.SIGKILL)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a process group, and wait a moment for its end."""
+    end = time.monotonic() + _PATIENCE_S
+    # macOS says that it is not permitted where only dead processes are left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+        while time.monotonic() < end:
+            process.poll()  # a dead leader counts as long as nobody asks for it
+            os.killpg(process.pid, 0)
+            time.sleep(_PAUSE_S)
 
 
 def replace_process(args: Sequence[str], *, env: Mapping[str, str]) -> None:

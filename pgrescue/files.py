@@ -67,6 +67,16 @@ def remove_remains(directory: Path) -> None:
                 path.unlink()
 
 
+def size_of(directory: Path) -> int:
+    """Return the bytes of all files below a directory, links not followed; what goes away meanwhile does not count."""
+    total = 0
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 - of many files, by their names
+    return total
+
+
 def sync_directory(path: Path) -> None:
     """Make the entries of a directory durable, such as a rename within it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -54,12 +54,12 @@ WalOption = Annotated[
 
 def messages() -> Console:
     """Return the console for progress and prose: stderr."""
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)
 
 
 def output() -> Console:
     """Return the console for results: stdout."""
-    return Console()
+    return Console(emoji=False)
 
 
 def program_name() -> str:

@@ -27,6 +27,7 @@ from pgrescue.files import write_atomically
 from pgrescue.model import TransferOutcome
 from pgrescue.report.console import observer_for, print_transfer
 from pgrescue.report.document import encoded, transfer_document
+from pgrescue.workspace import Workspace
 
 if TYPE_CHECKING:
     from pgrescue.model import TransferReport
@@ -158,14 +159,14 @@ def _transfer(source: Source, endpoint: Endpoint, plan: TransferPlan, observer: 
     from pgrescue.transfer.transfer import transfer  # noqa: PLC0415 - with psycopg
 
     home = source.scratch if source.is_rescued else Path.cwd()
-    manifest = home / ("salvage.json" if source.is_rescued else f"{source.database}.salvage.json")
+    manifest = Workspace(home).salvage if source.is_rescued else home / f"{source.database}.salvage.json"
     report = transfer(source, endpoint, dataclasses.replace(plan, manifest=manifest), observer)
     if source.is_rescued:
-        write_atomically(home / "transfer.json", encoded(transfer_document(report)) + "\n")
+        write_atomically(Workspace(home).transfer, encoded(transfer_document(report)) + "\n")
     return report
 
 
-def _run_after(command: str, variable: str, endpoint: Endpoint, observer: Observer) -> int:
+def _run_after(command: str, variable: str, endpoint: Endpoint, observer: Observer) -> int | None:
     """Run the user's command with the target's URL in its environment; return its exit status."""
     with endpoint.connect(purpose="after") as connection:
         url = endpoint.of_database(connection.info.dbname).url(connection)

@@ -62,13 +62,13 @@ class Site:
 
 
 def said(error: BaseException) -> str:
-    """Return the server's words without those about where in a statement."""
+    """Return the server's words in one line, without those about where in a statement."""
     text = str(error).strip()
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         text = error.diag.message_primary
         if error.diag.message_detail:
             text += f" ({error.diag.message_detail})"
-    return text
+    return text.replace("\n", " ")
 
 
 def raw(text: str) -> sql.SQL:

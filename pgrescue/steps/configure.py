@@ -32,7 +32,7 @@ _IN_PLACE_TABLESPACES_SINCE = 15
 _LEAST_CONNECTIONS = 100
 _LEAST_WORKERS = 8
 
-_HBA = f"""\
+HBA_RULES = f"""\
 # Written by pgrescue. Only the role {ROLE} may log in, with its password, and only from this machine; the second line
 # is for the server in a container, whose port is published on 127.0.0.1 and whose clients come from its own network.
 host all {ROLE} 127.0.0.1/32 scram-sha-256
@@ -174,7 +174,7 @@ def _files(run: Run) -> dict[str, str]:
     twophase = run.workspace.pgdata / "pg_twophase"
     prepared = len(list(twophase.iterdir())) if twophase.is_dir() else 0
     values = settings(run.snapshot.chosen, libraries, has_tablespaces=has_tablespaces, prepared=prepared)
-    return {CONFIG: render(values), HBA: _HBA, IDENT: _IDENT}
+    return {CONFIG: render(values), HBA: HBA_RULES, IDENT: _IDENT}
 
 
 def _reads(path: Path, text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import docker
 import psycopg
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.cli import environment
 from tests.conftest import require_engine

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pgrescue.command import WITHIN, Completed, replace_process, run, spawn
+from pgrescue.command import WITHIN, Completed, attend, replace_process, run, spawn
 from pgrescue.errors import ToolError
 from pgrescue.model import Owner
 
@@ -233,3 +236,151 @@ def test_a_program_runs_as_its_owner_without_the_callers_groups(tmp_path: Path) 
 def test_the_callers_own_identity_changes_nothing() -> None:
     mine = Owner(os.geteuid(), os.getegid())
     assert run(["id", "-u"], owner=mine).stdout.strip() == str(mine.uid)
+
+
+ATTENDING = """
+import json, sys
+from pathlib import Path
+from pgrescue.command import attend
+script, cwd, timeout_s = json.loads(sys.argv[1])
+try:
+    print("status", attend(["sh", "-c", script], env={"ADDED": "geheim"}, cwd=cwd and Path(cwd), timeout_s=timeout_s))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def attending(script: str, *, cwd: Path | None = None, timeout_s: float | None = None) -> subprocess.Popen[str]:
+    """Attend to a script of the shell in a process of its own, which prints what that came to."""
+    arguments = json.dumps([script, None if cwd is None else str(cwd), timeout_s])
+    return subprocess.Popen(
+        [PYTHON, "-c", ATTENDING, arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "KEPT": "yes"},
+    )
+
+
+def _pids(directory: Path, *names: str) -> list[int]:
+    """Wait until the processes of a script have written their numbers into files, and return these."""
+    found = []
+    for name in names:
+        deadline = time.monotonic() + 20
+        while not (directory / name).exists() or not (directory / name).read_text().endswith("\n"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        found.append(int((directory / name).read_text()))
+    return found
+
+
+def _gone(*pids: int) -> bool:
+    """Tell whether the processes are gone; init may need a moment to notice."""
+    deadline = time.monotonic() + 2
+    while any(_is_alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", -9), ("kill -TERM $$", -15)]
+)
+def test_a_program_that_is_attended_gives_its_status(script: str, status: int) -> None:
+    out, _ = attending(script).communicate(timeout=30)
+    assert out == f"status {status}\n"
+
+
+def test_what_an_attended_program_prints_goes_to_stderr_and_nothing_comes_in(tmp_path: Path) -> None:
+    with attending("echo $KEPT $ADDED; echo err >&2; pwd -P; cat; echo end", cwd=tmp_path) as process:
+        out, err = process.communicate("no input\n", timeout=30)
+    assert (out, err) == ("status 0\n", f"yes geheim\nerr\n{tmp_path.resolve()}\nend\n")
+
+
+def test_an_attended_program_that_cannot_be_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ToolError, match="no-such-program cannot be run"):
+        attend(["no-such-program"], env={})
+    with pytest.raises(ToolError, match="sh cannot be run"):
+        attend(["sh", "-c", "true"], env={}, cwd=tmp_path / "absent")
+
+
+# A shell with a child in front, one behind, and a grandchild, as test runners have them.
+FAMILY = """
+echo $$ > shell
+sh -c 'echo $$ > behind; sh -c "echo \\$\\$ > grandchild; exec sleep 60"; true' &
+sh -c 'echo $$ > front; exec sleep 60'
+true
+"""
+NAMES = ("shell", "behind", "grandchild", "front")
+
+
+@needs_linux
+def test_of_a_program_that_takes_too_long_nothing_is_left(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with attending(FAMILY, cwd=tmp_path, timeout_s=1) as process:
+        pids = _pids(tmp_path, *NAMES)
+        assert process.communicate(timeout=30)[0] == "status None\n"
+    assert 1 <= time.monotonic() - begun < 10
+    assert _gone(*pids)
+
+
+@needs_linux
+def test_who_ignores_the_request_to_end_is_ended_by_force(tmp_path: Path) -> None:
+    script = "trap '' TERM; echo $$ > shell; (trap '' TERM; sh -c 'echo $$ > behind; exec sleep 60') & sleep 60"
+    with attending(script, cwd=tmp_path, timeout_s=0.5) as process:
+        pids = _pids(tmp_path, "shell", "behind")
+        assert process.communicate(timeout=30)[0] == "status None\n"
+    assert _gone(*pids)
+
+
+@needs_linux
+def test_what_a_program_leaves_behind_is_ended_and_may_clear_away(tmp_path: Path) -> None:
+    """The shell has ended well, long before: its child is still asked first."""
+    behind = "trap 'sleep 0.3; echo cleared > away; exit' TERM; echo $$ > behind; while :; do sleep 0.05; done"
+    script = f"sh -c {shlex.quote(behind)} & while ! [ -s behind ]; do sleep 0.01; done"
+    with attending(script, cwd=tmp_path) as process:
+        (pid,) = _pids(tmp_path, "behind")
+        assert process.communicate(timeout=30)[0] == "status 0\n"
+    assert (tmp_path / "away").read_text() == "cleared\n"
+    assert _gone(pid)
+
+
+@needs_linux
+@pytest.mark.parametrize("is_stubborn", [False, True])
+def test_an_interruption_ends_all_that_an_attended_program_started(tmp_path: Path, *, is_stubborn: bool) -> None:
+    with attending(("trap '' TERM INT\n" if is_stubborn else "") + FAMILY, cwd=tmp_path) as process:
+        pids = _pids(tmp_path, *NAMES)
+        process.send_signal(signal.SIGINT)
+        if is_stubborn:
+            # As who gets impatient does.
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[0] == "interrupted\n"
+    assert _gone(*pids)
+
+
+@needs_linux
+def test_ctrl_c_does_not_reach_an_attended_program_by_itself(tmp_path: Path) -> None:
+    """A terminal sends it to the whole group; who attends decides."""
+    with attending("echo $$ > shell; ps -o pgid= -p $$ > group; sleep 60", cwd=tmp_path) as process:
+        (shell, group) = _pids(tmp_path, "shell", "group")
+        assert group == shell != os.getpgid(process.pid)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert _gone(shell)
+
+
+@needs_linux
+def test_an_interruption_in_the_moment_of_the_start_leaves_nothing(tmp_path: Path) -> None:
+    """The program may be at work before its caller has heard of it, on a busy machine above all."""
+    for number in range(10):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        with attending("echo $$ > shell; exec sleep 60", cwd=directory) as process:
+            while not (directory / "shell").exists():
+                time.sleep(0.0005)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=20)[0] == "interrupted\n"
+        assert _gone(*_pids(directory, "shell"))

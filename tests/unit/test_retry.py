@@ -51,3 +51,33 @@ def test_other_exceptions_end_it_at_once(error: BaseException) -> None:
     with pytest.raises(type(error)):
         until_returns(attempt, on=(_NotYetError, KeyError), timeout_s=5)
     assert len(tries) == 1
+
+
+def test_a_pause_that_was_asked_for_is_kept() -> None:
+    left = [_NotYetError("0.3")]
+
+    def attempt() -> str:
+        if left:
+            raise left.pop()
+        return "there"
+
+    begun = time.monotonic()
+    asked = until_returns(
+        attempt, on=_NotYetError, timeout_s=5, longest_pause_s=0.02, asked_pause_s=lambda error: float(str(error))
+    )
+    assert asked == "there"
+    assert 0.3 <= time.monotonic() - begun < 3
+
+
+def test_a_pause_that_would_not_end_in_time_ends_it_at_once() -> None:
+    tries = []
+
+    def attempt() -> None:
+        tries.append(1)
+        raise _NotYetError
+
+    begun = time.monotonic()
+    with pytest.raises(_NotYetError):
+        until_returns(attempt, on=_NotYetError, timeout_s=3, asked_pause_s=lambda _: 3600.0)
+    assert time.monotonic() - begun < 2
+    assert len(tries) == 1

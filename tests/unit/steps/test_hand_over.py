@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pgrescue.engine.interface import ServerState, ServerStatus
 from pgrescue.errors import ServerError
