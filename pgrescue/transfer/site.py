@@ -28,9 +28,16 @@ if TYPE_CHECKING:
     from pgrescue.transfer.source import Source
 
 
+REHEARSAL = "rehearsal"
+"""What a rehearsal has in the options of its mark."""
+
+
 @dataclass(frozen=True)
 class TransferPlan:
-    """What the user asked for; `manifest` is where a salvage writes what did not make it."""
+    """What the user asked for; `manifest` is where a salvage writes what did not make it.
+
+    A rehearsal `keeps_mark`: by it, everything is taken back later.
+    """
 
     jobs: int
     compare: CompareLevel = CompareLevel.HASH
@@ -39,11 +46,12 @@ class TransferPlan:
     salvages: bool = False
     is_dry: bool = False
     manifest: Path | None = None
+    keeps_mark: bool = False
 
     @property
     def options(self) -> str:
         """What makes a difference to the target: a transfer goes on only with the same."""
-        return json.dumps([self.role, self.makes_roles, self.salvages])
+        return json.dumps([self.role, self.makes_roles, self.salvages, *([REHEARSAL] if self.keeps_mark else [])])
 
 
 @dataclass

@@ -212,7 +212,8 @@ def _end(site: Site, marker: Marker, load: Load, journal: Journal) -> TransferOu
         if journal.has_errors:
             target.execute("update pgrescue_transfer.transfer set state = 'differs'")
             return TransferOutcome.FAILED
-        remove_marker(target)
+        if not site.plan.keeps_mark:
+            remove_marker(target)
     return TransferOutcome.MOVED
 
 
