@@ -24,6 +24,8 @@ from rich.text import Text
 
 from pgrescue.model import Lsn, Outcome, Severity, TransferOutcome, Verdict
 from pgrescue.pipeline import Observer, Unit
+from pgrescue.report.findings import objects_of, same_findings
+from pgrescue.report.shown import visible
 from pgrescue.report.words import OUTCOMES, VERDICTS
 
 if TYPE_CHECKING:
@@ -68,10 +70,14 @@ def observer_for(console: Console) -> Observer:
 
 
 class Plain:
-    """An observer for logs: a line when a step ends, and one every ten seconds while it lasts."""
+    """An observer for logs: a line when a step ends, and one every ten seconds while it lasts.
 
-    def __init__(self, console: Console) -> None:
+    Every line begins with `prefix`: several may write to the same log.
+    """
+
+    def __init__(self, console: Console, *, prefix: str = "") -> None:
         self._console = console
+        self._prefix = prefix
         self._title = ""
         self._spoken = 0.0
         self._first: tuple[int, float] | None = None
@@ -113,7 +119,7 @@ class Plain:
         self._line(f"{self._title}: {OUTCOMES[record.outcome]}, {record.seconds:.1f} s")
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{self._prefix}{text}", markup=False, highlight=False, soft_wrap=True)
 
 
 class Live:
@@ -218,27 +224,17 @@ class _LsnColumn(ProgressColumn):
 
 def print_findings(console: Console, findings: Iterable[Finding]) -> None:
     """Write findings, the gravest first, each with its remedy; those that say the same of several objects once."""
-    order = list(reversed(Severity))
-    same: dict[tuple[Severity, str, str, str], list[Finding]] = {}
-    for finding in sorted(findings, key=lambda item: order.index(item.severity)):
-        same.setdefault((finding.severity, finding.code, finding.detail, finding.remedy), []).append(finding)
-    for (severity, code, detail, remedy), group in same.items():
-        shown = [f"{finding.object}{_rows(finding)}" for finding in group[:_MOST_OBJECTS]]
-        more = f", and {len(group) - len(shown)} more" if len(group) > len(shown) else ""
+    for group in same_findings(findings):
+        first = group[0]
+        words = visible(f"{first.code}: {objects_of(group, most=_MOST_OBJECTS)}")
         console.print(
-            f"[{_FINDING_STYLES[severity]}]{severity.value}[/] {escape(code)}: {escape(', '.join(shown) + more)}",
+            f"[{_FINDING_STYLES[first.severity]}]{first.severity.value}[/] {escape(words)}",
             highlight=False,
             soft_wrap=True,
         )
-        for text in (detail, f"-> {remedy}" if remedy else ""):
-            for line in filter(None, text.splitlines()):
+        for text in (first.detail, f"-> {first.remedy}" if first.remedy else ""):
+            for line in filter(None, visible(text).splitlines()):
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _rows(finding: Finding) -> str:
-    if finding.rows is None:
-        return ""
-    return f" ({finding.rows:,} {'row' if finding.rows == 1 else 'rows'})"
 
 
 def print_report(console: Console, report: RescueReport, *, program: str = "pgrescue") -> None:

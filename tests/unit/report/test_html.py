@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import re
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -22,58 +20,17 @@ from pgrescue.model import (
     Verdict,
 )
 from pgrescue.report.cells import COLUMNS, grid_of, kinds_of
-from pgrescue.report.html import _duration, _size, report_page
+from pgrescue.report.html import report_page
+from pgrescue.report.shown import duration, size
 from pgrescue.report.words import OUTCOMES, STRATEGIES, VERDICTS
 from tests import reports
+from tests.pages import REFERRING, Page, words_of
 from tests.unit.builders import finding
 from tests.unit.report.conftest import PASSWORD
-
-_ALONE = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
-_REFERRING = {"src", "href", "xlink:href", "srcset", "action", "formaction", "data", "poster", "background", "ping"}
-
-
-class Page(HTMLParser):
-    """A page as a browser takes it: its elements, its text, and whatever is not well-formed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: dict[str, str] = {}
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        assert len(dict(attrs)) == len(attrs)
-        if tag not in _ALONE:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        place = self.open[-1] if self.open else ""
-        self.text[place] = self.text.get(place, "") + data
-
-    @property
-    def tags(self) -> set[str]:
-        return {tag for tag, _ in self.elements}
 
 
 def page_of(report: RescueReport, *blocks: BlockMap, program: str = "pgrescue") -> str:
     return report_page(report, blocks=blocks, program=program)
-
-
-def words_of(text: str) -> str:
-    """Return what a person reads, without the markup, each run of white space as one space."""
-    text = re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r"</?(b|bdi|code|time)\b[^>]*>", "", text)
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
 
 
 def test_it_tells_what_to_believe_what_to_do_and_where_things_are(report: RescueReport) -> None:
@@ -173,7 +130,7 @@ def test_it_refers_to_nothing_outside_and_forbids_it_too() -> None:
     page = Page(text)
     ids = [str(attributes["id"]) for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    links = [str(value) for _, attributes in page.elements for name, value in attributes.items() if name in _REFERRING]
+    links = [str(value) for _, attributes in page.elements for name, value in attributes.items() if name in REFERRING]
     assert len(links) == 5
     assert {link[:1] for link in links} == {"#"}
     assert {link[1:] for link in links} <= set(ids)
@@ -333,7 +290,7 @@ def test_bars_follow_one_another_and_stay_within(report: RescueReport) -> None:
 
 
 def test_sizes_and_durations_are_for_persons() -> None:
-    assert [_size(size) for size in (0, 1023, 1024, 5 << 20, 200 << 30, 3 << 50, 3 << 70)] == [
+    assert [size(size_bytes) for size_bytes in (0, 1023, 1024, 5 << 20, 200 << 30, 3 << 50, 3 << 70)] == [
         "0 bytes",
         "1,023 bytes",
         "1.0 KiB",
@@ -342,7 +299,7 @@ def test_sizes_and_durations_are_for_persons() -> None:
         "3.0 PiB",
         "3,145,728 PiB",
     ]
-    assert [_duration(seconds) for seconds in (0, 1.25, 59.94, 59.96, 187, 3599.7, 7500)] == [
+    assert [duration(seconds) for seconds in (0, 1.25, 59.94, 59.96, 187, 3599.7, 7500, 172_800, 1e6, -90)] == [
         "0.0 s",
         "1.2 s",
         "59.9 s",
@@ -350,4 +307,7 @@ def test_sizes_and_durations_are_for_persons() -> None:
         "3 min 07 s",
         "1 h 00 min",
         "2 h 05 min",
+        "2 d 00 h",
+        "11 d 13 h",
+        "\N{MINUS SIGN}1 min 30 s",
     ]
