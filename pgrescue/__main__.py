@@ -26,7 +26,7 @@ def main() -> None:
     except SystemExit as ended:
         # How typer passes Ctrl-C on.
         if ended.code == ExitStatus.INTERRUPTED:
-            sys.stderr.write("\nInterrupted. Nothing is lost: run the same command again to carry on.\n")
+            sys.stderr.write("\nInterrupted. Nothing is lost: run the same command again.\n")
         raise
     except BrokenPipeError:
         sys.stderr.close()

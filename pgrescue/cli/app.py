@@ -8,6 +8,7 @@ import typer
 
 from pgrescue import __version__
 from pgrescue.cli.doctor import doctor
+from pgrescue.cli.drill import app as drill
 from pgrescue.cli.inspect import inspect
 from pgrescue.cli.local import local
 from pgrescue.cli.migration import migration
@@ -45,6 +46,7 @@ app.command()(inspect)
 app.command()(local)
 app.command(name="to-cluster")(to_cluster)
 app.command()(migration)
+app.add_typer(drill, name="drill")
 app.command()(status)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(psql)
 app.command()(logs)

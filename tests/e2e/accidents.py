@@ -35,6 +35,8 @@ def fits(args):
             return True
         case ["record", step]:
             return args[1].name == step
+        case ["started", step]:
+            return args[1] == step
         case ["program", program]:
             return any(str(word).endswith(program) for word in args[0].args)
 
@@ -85,8 +87,24 @@ def local_with_accident(
     """Start `pgrescue local` with the accident `by`, a signal, at the n-th call of the function `at`.
 
     `at` reads `module:name`. `only` counts certain calls: ("record", step) of Ledger.record, ("program", name) of
-    Popen.communicate. `hold` keeps the program that the call is about from ending.
+    Popen.communicate, ("started", step) of an observer. `hold` keeps the program that the call is about from ending.
     """
+    command = ["local", str(snapshot.path), "-w", str(workspace), "--json", *options]
+    return with_accident(command, cwd=workspace.parent, at=at, call=call, after=after, only=only, hold=hold, by=by)
+
+
+def with_accident(
+    command: list[str],
+    *,
+    cwd: Path,
+    at: str,
+    call: int = 1,
+    after: bool = False,
+    only: tuple[str, str] | None = None,
+    hold: bool = False,
+    by: signal.Signals = signal.SIGKILL,
+) -> subprocess.Popen[str]:
+    """Start any command of pgrescue with an accident, as `local_with_accident` does."""
     plan = {
         "at": at,
         "call": call,
@@ -95,10 +113,9 @@ def local_with_accident(
         "hold": hold,
         "signal": int(by),
     }
-    command = ["local", str(snapshot.path), "-w", str(workspace), "--json", *options, json.dumps(plan)]
     return subprocess.Popen(
-        [sys.executable, "-c", _ACCIDENT, *command],
-        cwd=workspace.parent,
+        [sys.executable, "-c", _ACCIDENT, *command, json.dumps(plan)],
+        cwd=cwd,
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

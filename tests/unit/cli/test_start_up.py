@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-SLOW = ("docker", "numpy", "psycopg", "tenacity")
+SLOW = ("docker", "jinja2", "numpy", "psycopg", "pydantic", "requests", "tenacity", "yaml")
 PROBE = f"import json, sys, pgrescue.cli.app; print(json.dumps([name for name in {SLOW!r} if name in sys.modules]))"
 
 

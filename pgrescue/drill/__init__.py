@@ -1,0 +1,1 @@
+"""Restore drills: an unattended rescue, assertions about it, a report."""
