@@ -69,7 +69,7 @@ require: {require}
 # What is to hold in the copy. Each has one of verify, sql, rows, freshness and schema, and, if you like, a name, a
 # database (else the only one with tables) and a timeout (else 5 min).
 checks:
-  # Files, catalogs, tables and indexes: fast, or full, which reads every page.
+  # Files, catalogs, tables and indexes: fast, or full, with all indexes and every row read whole.
   - verify: fast
 
   # A query with one value, and what it is to be: == != < <= > >= or between, with quotes around all of it.

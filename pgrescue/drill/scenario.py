@@ -207,7 +207,7 @@ class VerifyCheck(_Check):
     """Checks the server's files, catalogs, tables and indexes before it is opened."""
 
     level: fields.Level = Field(validation_alias="verify", examples=["full"])
-    """How much is checked: fast or full, which reads every page and compares every index with its table."""
+    """How much is checked: fast, or full, which compares every index with its table and reads every row whole."""
 
     @property
     def title(self) -> str:

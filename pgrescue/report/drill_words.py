@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from pgrescue.drilled import DrillOutcome
+from pgrescue.model import Verdict
 from pgrescue.report.shown import counted
 
 if TYPE_CHECKING:
@@ -67,19 +68,14 @@ def advice(drill: DrillReport, *, file: str, program: str) -> Iterator[Advice]:
     again = f"{program} drill {shlex.quote(file)} --only {shlex.quote(drill.name)}"
     match drill.outcome:
         case DrillOutcome.PASSED:
-            if drill.regressions:
-                yield Advice("Look at what is worse than in earlier runs, before it fails.")
-            else:
-                yield Advice(
-                    "Nothing is to be done for this backup. Keep this report: it shows that the restore works."
-                )
+            yield from _after_a_pass(drill)
         case DrillOutcome.UNVERIFIED:
             yield Advice(drill.hint or "Mend what kept the drill from being judged; it is named below.")
             yield Advice("Until then, count this backup as not tested. Run the drill again.", again)
         case DrillOutcome.FAILED:
             yield Advice("Keep the older backups, whatever the retention policy says, until a drill has passed.")
             yield Advice(f"Look at what failed: {_failed(drill)}.{f' {drill.hint}' if drill.hint else ''}")
-            yield Advice("Mend the cause, make a new base backup, and drill that one.", again)
+            yield Advice("Mend the cause, and drill again: where the backup is bad, a new one.", again)
         case _:
             assert_never(drill.outcome)
     yield from _about_the_copy(drill, again, program)
@@ -89,6 +85,19 @@ def advice(drill: DrillReport, *, file: str, program: str) -> Iterator[Advice]:
             f"{counted(len(drill.ignored), 'finding is', 'findings are')} ignored; the first counts again after "
             f"{first.until.isoformat()}."
         )
+
+
+def _after_a_pass(drill: DrillReport) -> Iterator[Advice]:
+    """Say what a pass does not mean."""
+    if drill.rescue is not None and drill.rescue.verdict is Verdict.BEST_EFFORT:
+        yield Advice(
+            "The verdict is best-effort, which the drill file allows: nobody can prove that all data is there. Read the "
+            "warnings, and name the WAL archive with `wal`: only the WAL makes a copy of a running server consistent."
+        )
+    elif drill.regressions:
+        yield Advice("Look at what is worse than in earlier runs, before it fails.")
+    else:
+        yield Advice("Nothing is to be done for this backup. Keep this report: it shows that the restore works.")
 
 
 def _failed(drill: DrillReport) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typer.main import get_command
 
 from pgrescue.cli.app import app
+from pgrescue.drill.reading import parse_scenario
+from pgrescue.drill.scenario import CHECKS
 from pgrescue.errors import ExitStatus
 from pgrescue.strategy.recipes import STEPS
 
@@ -64,3 +66,10 @@ def test_the_readme_has_every_exit_status_that_a_command_can_end_with() -> None:
     table = README.partition("### Exit statuses")[2].partition("###")[0]
     documented = {int(number) for number in re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)}
     assert documented == {int(status) for status in ExitStatus}
+
+
+def test_the_drill_file_of_the_readme_is_one() -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    (drill,) = parse_scenario(text, ROOT / "drill.yaml").drills
+    assert {type(check).__name__ for check in drill.checks} == {type_.__name__ for type_ in CHECKS.values()}
+    assert None not in (drill.require, drill.rto_budget, drill.rpo_budget, drill.transfer, drill.after)

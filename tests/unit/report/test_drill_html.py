@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pgrescue.drilled import Assertion, AssertionKind, DrillOutcome, DrillRun
-from pgrescue.model import StepReport
+from pgrescue.model import StepReport, Verdict
 from pgrescue.report.drill_html import drill_page
 from pgrescue.report.drill_words import MARKS, MEANINGS, advice, meaning
 from tests import drills, reports
@@ -203,3 +203,15 @@ def test_every_outcome_has_advice(outcome: DrillOutcome, kept: Path | None) -> N
 
 def test_every_outcome_has_its_words() -> None:
     assert set(MEANINGS) == set(MARKS) == set(DrillOutcome)
+
+
+def test_a_pass_without_proof_is_not_called_good() -> None:
+    rescue = drills.PASSED_DRILL.rescue
+    assert rescue is not None
+    drill = dataclasses.replace(
+        drills.PASSED_DRILL, rescue=dataclasses.replace(rescue, verdict=Verdict.BEST_EFFORT), regressions=()
+    )
+    (first, *_) = advice(drill, file="drill.yaml", program="pgrescue")
+    assert "nobody can prove" in first.text
+    (first, *_) = advice(dataclasses.replace(drill, rescue=rescue), file="drill.yaml", program="pgrescue")
+    assert "Nothing is to be done" in first.text
