@@ -91,7 +91,7 @@ def _after_a_pass(drill: DrillReport) -> Iterator[Advice]:
     """Say what a pass does not mean."""
     if drill.rescue is not None and drill.rescue.verdict is Verdict.BEST_EFFORT:
         yield Advice(
-            "The verdict is best-effort, which the drill file allows: nobody can prove that all data is there. Read the "
+            "The verdict is best-effort, as the drill file allows: nobody can prove that all data is there. Read the "
             "warnings, and name the WAL archive with `wal`: only the WAL makes a copy of a running server consistent."
         )
     elif drill.regressions:
