@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -10,7 +11,7 @@ from pgrescue.errors import RescueError, StepError
 from pgrescue.model import Finding, Outcome, StepReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 RunT_contra = TypeVar("RunT_contra", contravariant=True)
 RunT = TypeVar("RunT")
@@ -58,6 +59,24 @@ class Silent:
 
     def ended(self, record: StepReport) -> None:
         """Ignore it."""
+
+
+@contextlib.contextmanager
+def watched(
+    observer: Observer, name: str, title: str, *, keep: Callable[[StepReport], object] | None = None
+) -> Iterator[None]:
+    """Let an observer watch the block, and time it; `keep` is handed how it ended, before the observer hears of it."""
+    begun = time.monotonic()
+    outcome = Outcome.FAILED
+    observer.started(name, title)
+    try:
+        yield
+        outcome = Outcome.DONE
+    finally:
+        record = StepReport(name, outcome, round(time.monotonic() - begun, 3))
+        if keep is not None:
+            keep(record)
+        observer.ended(record)
 
 
 class Step(Protocol[RunT_contra]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -15,8 +14,7 @@ from rich.console import Console
 from pgrescue.engine.choose import reopen
 from pgrescue.errors import RescueError, UsageError
 from pgrescue.ledger import Ledger
-from pgrescue.model import Outcome, StepReport
-from pgrescue.pipeline import Unit
+from pgrescue.pipeline import Unit, watched
 from pgrescue.report.document import encoded, error_document
 from pgrescue.snapshot.contents import read_snapshot
 from pgrescue.workspace import Workspace, existing, find
@@ -88,15 +86,8 @@ def fail(error: RescueError, *, as_json: bool) -> typer.Exit:
 
 def read(path: Path, observer: Observer) -> Snapshot:
     """Find out what the snapshot at `path` holds, and let `observer` watch."""
-    observer.started(READ, "Read the snapshot")
-    begun = time.monotonic()
-    outcome = Outcome.FAILED
-    try:
-        snapshot = read_snapshot(path, on_progress=lambda done, total: observer.advanced(done, total, Unit.BYTES))
-        outcome = Outcome.DONE
-    finally:
-        observer.ended(StepReport(READ, outcome, round(time.monotonic() - begun, 3)))
-    return snapshot
+    with watched(observer, READ, "Read the snapshot"):
+        return read_snapshot(path, on_progress=lambda done, total: observer.advanced(done, total, Unit.BYTES))
 
 
 def chosen_workspace(asked: Path | None) -> Workspace:

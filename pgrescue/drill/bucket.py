@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 import shutil
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -14,8 +13,7 @@ from pgrescue.drill.addresses import without_secrets
 from pgrescue.drill.newest import BACKUP_TAR, Candidate, NoSnapshotError, choose, may_be_snapshot
 from pgrescue.drill.store import SCHEMES, Store, StoredObject
 from pgrescue.errors import DiskSpaceError, SnapshotError, UnreadableSnapshotError, UsageError
-from pgrescue.model import Outcome, StepReport
-from pgrescue.pipeline import Unit
+from pgrescue.pipeline import Unit, watched
 from pgrescue.snapshot.backup_info import parse_backup_info
 from pgrescue.snapshot.wal_archive import plain_name
 
@@ -75,10 +73,7 @@ def fetch_snapshot(address: str, *, takes_newest: bool, into: Path, observer: Ob
     """
     place = _parsed(address)
     store = Store(place.scheme, place.bucket)
-    begun = time.monotonic()
-    observer.started("fetch", f"Fetch the snapshot from {address}")
-    outcome = Outcome.FAILED
-    try:
+    with watched(observer, "fetch", f"Fetch the snapshot from {address}"):
         plan = _plan(store, place, address, takes_newest=takes_newest)
         total = sum(one.size_bytes for one in plan.files)
         into.mkdir(parents=True, exist_ok=True)
@@ -88,9 +83,6 @@ def fetch_snapshot(address: str, *, takes_newest: bool, into: Path, observer: Ob
             {one: into / path for one, path in plan.files.items()},
             on_progress=lambda done: observer.advanced(done, total, Unit.BYTES),
         )
-        outcome = Outcome.DONE
-    finally:
-        observer.ended(StepReport("fetch", outcome, round(time.monotonic() - begun, 3)))
     return Fetched(into / plan.snapshot, into / "wals" if plan.has_wal else None, plan.because)
 
 

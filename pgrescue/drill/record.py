@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pgrescue.drill.redact import without_rows
 from pgrescue.drilled import Assertion, AssertionKind, DrillOutcome
-from pgrescue.model import Outcome, StepReport
+from pgrescue.pipeline import Silent, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgrescue.drilled import IgnoredFinding, NewestCommit
     from pgrescue.errors import RescueError
-    from pgrescue.model import BlockMap, Finding, RescueReport
+    from pgrescue.model import BlockMap, Finding, RescueReport, StepReport
     from pgrescue.pipeline import Observer
 
 
@@ -88,27 +87,14 @@ class Record:
     @contextlib.contextmanager
     def phase(self, name: str, title: str) -> Iterator[None]:
         """Time a part of the drill, and let the observer watch."""
-        begun = time.monotonic()
-        outcome = Outcome.FAILED
-        self.observer.started(name, title)
-        try:
+        with watched(self.observer, name, title, keep=self.phases.append):
             yield
-            outcome = Outcome.DONE
-        finally:
-            step = StepReport(name, outcome, round(time.monotonic() - begun, 3))
-            self.phases.append(step)
-            self.observer.ended(step)
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Time a part of the drill whose own steps the observer watches."""
-        begun = time.monotonic()
-        outcome = Outcome.FAILED
-        try:
+        with watched(Silent(), name, name, keep=self.phases.append):
             yield
-            outcome = Outcome.DONE
-        finally:
-            self.phases.append(StepReport(name, outcome, round(time.monotonic() - begun, 3)))
 
     def answer(self, question: Question, answer: Answer, seconds: float = 0.0) -> None:
         """Keep the answer, and let the observer see it."""

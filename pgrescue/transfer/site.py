@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pgrescue.model import Finding, Outcome, Severity, StepReport
+from pgrescue.model import Severity
+from pgrescue.pipeline import watched
 from pgrescue.transfer.compare import CompareLevel
 from pgrescue.transfer.endpoint import speaking_of
 from pgrescue.transfer.facts import read_facts
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pgrescue.model import Finding, StepReport
     from pgrescue.pipeline import Observer
     from pgrescue.transfer.compare import Compared
     from pgrescue.transfer.endpoint import Connection, Endpoint
@@ -66,16 +67,8 @@ class Journal:
     @contextlib.contextmanager
     def step(self, name: str, title: str) -> Iterator[None]:
         """Time a part of the work, and let the observer watch."""
-        begun = time.monotonic()
-        outcome = Outcome.FAILED
-        self.observer.started(name, title)
-        try:
+        with watched(self.observer, name, title, keep=self.steps.append):
             yield
-            outcome = Outcome.DONE
-        finally:
-            record = StepReport(name, outcome, round(time.monotonic() - begun, 3))
-            self.steps.append(record)
-            self.observer.ended(record)
 
     @property
     def has_errors(self) -> bool:

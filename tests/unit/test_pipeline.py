@@ -9,7 +9,7 @@ import pytest
 
 from pgrescue.errors import DiskSpaceError, StepError
 from pgrescue.model import Finding, Outcome, StepReport
-from pgrescue.pipeline import Observer, Silent, Unit, run_steps
+from pgrescue.pipeline import Observer, Silent, Unit, run_steps, watched
 from tests.unit.builders import finding
 
 if TYPE_CHECKING:
@@ -125,3 +125,19 @@ def test_no_steps_find_nothing() -> None:
 
 def test_a_silent_observer_takes_everything() -> None:
     assert run_steps([Goal("a")], set(), journal=Witness(), observer=Silent()) == (finding(code="a"),)
+
+
+def test_a_watched_block_is_timed_and_told_however_it_ends() -> None:
+    heard: list[tuple[str, Outcome]] = []
+
+    class Hearing(Silent):
+        def ended(self, record: StepReport) -> None:
+            heard.append((record.name, record.outcome))
+
+    kept: list[StepReport] = []
+    with watched(Hearing(), "one", "One", keep=kept.append):
+        assert heard == []
+    with pytest.raises(KeyError), watched(Hearing(), "two", "Two", keep=kept.append):
+        raise KeyError
+    assert heard == [("one", Outcome.DONE), ("two", Outcome.FAILED)]
+    assert [(record.name, record.outcome) for record in kept] == heard
