@@ -19,8 +19,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
 
 
 def main() -> None:
-    """Run the command line; a termination ends as Ctrl-C does, so that containers and files are left in order."""
+    """Run the command line; a termination ends as Ctrl-C does, so that containers and files are left in order.
+
+    So does a lost terminal, unless nohup said that it does not matter.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         app(standalone_mode=True)
     except SystemExit as ended:

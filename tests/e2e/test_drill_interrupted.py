@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STARTED = "pgrescue.report.console:Plain.started"
-# Where a signal arrives: when a phase begins, as the log shows it, or in the midst of a function. What only one engine
-# does differently, programs and servers, is tried on both.
+# Where a signal arrives, SIGTERM unless another is named: when a phase begins, as the log shows it, or in the midst of a
+# function. What only one engine does differently, programs and servers, is tried on both.
 PHASES: dict[str, dict[str, Any]] = {
     "reading the snapshot": {"at": STARTED, "only": ("started", "read")},
     "unpacking": {"at": STARTED, "only": ("started", "unpack")},
     "resetting the WAL": {"at": STARTED, "only": ("started", "reset-wal")},
     "repairing": {"at": STARTED, "only": ("started", "repair")},
-    "checking": {"at": STARTED, "only": ("started", "verify")},
+    "checking": {"at": STARTED, "only": ("started", "verify"), "by": signal.SIGHUP},
     "asking": {"at": STARTED, "only": ("started", "ask")},
     "making the target": {"at": "pgrescue.drill.throwaway:_initialize", "after": True},
     "moving": {"at": STARTED, "only": ("started", "move")},
@@ -62,10 +62,10 @@ def check_told(root: Path, *, name: str = "stopped") -> None:
 
 
 @pytest.mark.parametrize(("engine", "phase"), CASES)
-def test_sigterm_in_each_phase_leaves_nothing(engine: str, phase: str, tmp_path: Path) -> None:
+def test_a_signal_in_each_phase_leaves_nothing(engine: str, phase: str, tmp_path: Path) -> None:
     require_engine(engine)
     file = write_drill(tmp_path, content(engine))
-    done = ended(with_accident(command(file), cwd=tmp_path, by=signal.SIGTERM, **PHASES[phase]))
+    done = ended(with_accident(command(file), cwd=tmp_path, **{"by": signal.SIGTERM, **PHASES[phase]}))
     assert done.status == 130, done.stderr
     check_nothing_left(tmp_path)
     check_told(tmp_path)
