@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STARTED = "pgrescue.report.console:Plain.started"
-# Where a signal arrives, SIGTERM unless another is named: when a phase begins, as the log shows it, or in the midst of a
-# function. What only one engine does differently, programs and servers, is tried on both.
+# Where a signal arrives, SIGTERM unless another is named: when a phase begins, as the log shows it, or in the midst of
+# a function. What only one engine does differently, programs and servers, is tried on both.
 PHASES: dict[str, dict[str, Any]] = {
     "reading the snapshot": {"at": STARTED, "only": ("started", "read")},
     "unpacking": {"at": STARTED, "only": ("started", "unpack")},

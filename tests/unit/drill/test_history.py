@@ -16,6 +16,7 @@ from pgrescue.drill.history import History
 from pgrescue.drilled import DrillOutcome, PastRun
 from pgrescue.errors import RescueError
 from pgrescue.model import Verdict
+from tests.unit.builders import let_others_pass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,8 +221,7 @@ def test_a_history_that_may_not_be_written_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "h"
     History(path).append(_run())
     path.chmod(0o444)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
+    let_others_pass(tmp_path)
     os.seteuid(65534)
     try:
         assert History(path).past("nightly") == (_run(),)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgrescue.drill.newest import NoSnapshotError, choose_snapshot
+from tests.unit.builders import let_others_pass
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,8 +228,7 @@ def test_links_are_followed_to_snapshots(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_an_error_not_an_older_backup(tmp_path: Path) -> None:
     _barman(tmp_path, "20261120T000000", ended="2026-11-20 01:00:00+00:00")
     closed = _barman(tmp_path, "20261121T000000", ended="2026-11-21 01:00:00+00:00").parent
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)
+    let_others_pass(tmp_path)
     closed.chmod(0o700)
     os.seteuid(65534)
     try:
