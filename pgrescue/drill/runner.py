@@ -131,6 +131,8 @@ def _past(history: History, name: str) -> tuple[tuple[PastRun, ...], list[str]]:
     past: tuple[PastRun, ...] = ()
     with _noting(notes):
         past = history.past(name)
+        if history.unreadable:
+            notes.append(f"lines of the history that cannot be read, and were passed over: {history.unreadable}")
     return past, notes
 
 

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 INTERRUPTED = RescueError("it was interrupted by a signal", hint="Nothing of it is left. Run it again.")
 
 
+def _interrupted(signalled: KeyboardInterrupt) -> RescueError:
+    """Say that a signal came, and what could not be cleared away then."""
+    left = getattr(signalled, "__notes__", ())
+    return RescueError(INTERRUPTED.problem, hint="; ".join(left)) if left else INTERRUPTED
+
+
 def run_one_by_one(
     drills: Sequence[Drill], setting: Setting, observer: Observer, *, done: Callable[[DrillReport], None]
 ) -> None:
@@ -44,9 +50,9 @@ def run_one_by_one(
             observer.noted(f"Drill {number + 1} of {len(drills)}: {drill.name}")
         try:
             report = run_drill(drill, setting, observer)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as signalled:
             for left in drills[number:]:
-                done(_broken_off(left, INTERRUPTED))
+                done(_broken_off(left, _interrupted(signalled)))
             raise
         done(report)
 

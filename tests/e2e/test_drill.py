@@ -337,10 +337,11 @@ def test_rows_that_went_missing_since_the_last_time(small: Snapshot, tmp_path: P
     line = json.loads(history.read_text())
     before = line["rows"]["portal public.orders"]
     line["rows"]["portal public.orders"] = before * 3
-    history.write_text(json.dumps(line) + "\n")
+    history.write_text(json.dumps(line) + '\n{"torn\n')
     done = drill(file).came_to("failed")
     assert f"{before:,} rows, {before * 3:,} the last time" == done.assertion("rows")["seen"]
     assert any("orders" in words for words in done.only()["regressions"])
+    assert [note for note in done.document["notes"] if note.endswith("passed over: 1")]
     assert json.loads(pgrescue("status", "-w", kept, "--json", cwd=tmp_path).ok().stdout)["state"] == "running"
     pgrescue("rm", "--yes", "-w", kept, cwd=tmp_path).ok()
     shutil.rmtree(first.only()["kept"])
