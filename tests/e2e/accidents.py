@@ -125,9 +125,13 @@ def with_accident(
 
 
 def ended(process: subprocess.Popen[str]) -> Done:
-    """Wait for the end."""
+    """Wait for the end; what does not end is killed, and fails the test."""
     with process:
-        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return Done(process.returncode, stdout, stderr)
 
 
