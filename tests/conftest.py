@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fixtures import Snapshot
+
+# A shell's background job ignores Ctrl-C, and so would everything that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENGINES = [pytest.param("docker", marks=pytest.mark.docker), pytest.param("native", marks=pytest.mark.native)]
 
