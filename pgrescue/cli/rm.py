@@ -12,6 +12,9 @@ from pgrescue.cli.common import JsonOption, WorkspaceOption, chosen_workspace, e
 from pgrescue.errors import RescueError, UsageError
 
 
+_PATIENCE_S = 10
+
+
 def rm(
     workspace: WorkspaceOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -24,6 +27,8 @@ def rm(
             _confirm(str(space.root))
         _, engine = engine_of(space)
         with space.locked():
+            # A server that crashes as often as it starts does not end well, and its files go away with it.
+            engine.stop(timeout_s=_PATIENCE_S)
             engine.remove()
             try:
                 shutil.rmtree(space.root)

@@ -147,10 +147,11 @@ def composed(rescued: Rescue, client: Any) -> Iterator[None]:
 
 
 def compose_program() -> list[str] | None:
+    """Return Compose, from its second version on: the first does not know that a file may name its project."""
     for program in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(program[0]) is not None:
-            done = subprocess.run([*program, "version"], env=environment(), capture_output=True, check=False)
-            if done.returncode == 0:
+            done = subprocess.run([*program, "version", "--short"], env=environment(), capture_output=True, check=False)
+            if done.returncode == 0 and not done.stdout.startswith(b"1."):
                 return program
     return None
 

@@ -8,7 +8,7 @@ from pgrescue import errors
 from pgrescue.errors import ExitStatus, RescueError, SnapshotError, TruncatedSnapshotError, UsageError
 
 KINDS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, RescueError)]
-USAGE = {"UsageError", "SnapshotError", "TruncatedSnapshotError", "WorkspaceError"}
+USAGE = {"UsageError", "SnapshotError", "TruncatedSnapshotError", "UnreadableSnapshotError", "WorkspaceError"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from pgrescue.errors import ServerError
 from pgrescue.pipeline import Silent
 from pgrescue.steps import start
 from pgrescue.steps.connection import SessionError
-from pgrescue.steps.start import Start, server_settings
+from pgrescue.steps.start import Start, crashes_again_and_again, server_settings
 from tests.unit.builders import FakeEngine, make_run
 
 if TYPE_CHECKING:
@@ -110,3 +111,16 @@ def test_a_stopped_server_is_not_asked(tmp_path: Path, monkeypatch: pytest.Monke
     asked = answer(monkeypatch)
     assert not Start().holds(make_run(tmp_path))
     assert asked == []
+
+
+def test_a_server_that_begins_anew_for_ever_is_told_from_one_that_crashed_once() -> None:
+    """An earlier server's crashes, which the same log holds, are none of this one's."""
+    since = datetime(2026, 11, 26, 18, 9, 1, tzinfo=UTC)
+
+    def anew(second: int) -> str:
+        return f"2026-11-26 18:09:{second:02}.497 UTC [22474] LOG:  all server processes terminated; reinitializing"
+
+    others = ["2026-11-26 18:09:02.001 UTC [1] LOG:  database system is ready to accept connections", "  torn line"]
+    assert crashes_again_and_again([*others, *map(anew, range(1, 6))], since)
+    assert not crashes_again_and_again([*others, *map(anew, range(1, 5))], since)
+    assert not crashes_again_and_again([anew(0)] * 20, since)
