@@ -11,7 +11,6 @@ import typer
 from pgrescue.cli.common import JsonOption, WorkspaceOption, chosen_workspace, engine_of, fail, output, print_json
 from pgrescue.errors import RescueError, UsageError
 
-
 _PATIENCE_S = 10
 
 

@@ -109,7 +109,7 @@ def test_rm_ends_the_server_and_removes_the_workspace_only(
     (workspace.pgdata / "link").symlink_to(here / "data.tar")
     done = pgrescue("rm", option, *(["--json"] if as_json else []))
     assert done.status == 0
-    assert engine.asked == [("remove",)]
+    assert engine.asked == [("stop",), ("remove",)]
     assert [path.name for path in here.iterdir()] == ["data.tar"]
     if as_json:
         assert done.document() == {"schema": 1, "workspace": str(workspace.root), "removed": True}
@@ -141,7 +141,7 @@ def test_on_a_terminal_rm_asks(
             rm.rm(None)
         assert caught.value.exit_code == 1
     assert workspace.root.exists() is not agreed
-    assert (engine.asked == [("remove",)]) is agreed
+    assert (engine.asked == [("stop",), ("remove",)]) is agreed
     [question] = asked
     assert str(workspace.root) in question
 
