@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
@@ -48,6 +49,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
             (path,) = connection.execute("SELECT pg_relation_filepath('orders')").fetchall()[0]
         snapshot = stopped_copy(server, tmp_path_factory.mktemp("cut") / "copy")
     os.truncate(snapshot.path / path, 8192)
+    time.sleep(2)  # so that its newest commit is older than a budget of a second
     return snapshot
 
 
