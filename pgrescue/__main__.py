@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING
 
 from pgrescue.cli.app import app
 from pgrescue.errors import ExitStatus
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-    raise KeyboardInterrupt
+from pgrescue.signals import end_as_interrupted
 
 
 def main() -> None:
-    """Run the command line; a termination ends as Ctrl-C does, so that containers and files are left in order.
-
-    So does a lost terminal, unless nohup said that it does not matter.
-    """
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _interrupt)
+    """Run the command line."""
+    end_as_interrupted()
     try:
         app(standalone_mode=True)
     except SystemExit as ended:

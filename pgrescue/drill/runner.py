@@ -213,9 +213,7 @@ class _Drill:
                 report = self.setting.rescue(path, self.home.workspace.root, plan, record.observer)
             except RescueError as error:
                 if is_broken(error):
-                    self._answer_all(
-                        Answer.failed("the backup itself is at fault", without_rows(error.problem)), soundness=True
-                    )
+                    self._blame_the_backup(error)
                 raise
         record.rescue = dataclasses.replace(report, url=None, shown_url=None)
         record.blocks = damaged_blocks(self.home.workspace)
@@ -237,11 +235,11 @@ class _Drill:
                     pass
         return report
 
-    def _answer_all(self, answer: Answer, *, soundness: bool) -> None:
-        """Give the same answer to the questions that are about the copy as a whole."""
-        wanted = {AssertionKind.VERIFY, AssertionKind.REQUIRE} if soundness else set(AssertionKind)
+    def _blame_the_backup(self, error: RescueError) -> None:
+        """Answer the questions that are about the backup as a whole."""
         for question in self.record.questions:
-            if question.kind in wanted:
+            if question.kind in {AssertionKind.VERIFY, AssertionKind.REQUIRE}:
+                answer = Answer.failed("the backup itself is at fault", without_rows(error.problem))
                 self.record.answer(question, answer)
 
     def _ask(self, databases: Databases) -> None:

@@ -17,13 +17,12 @@ from pgrescue.drill.record import Record
 from pgrescue.drill.runner import Setting, reported, run_drill
 from pgrescue.errors import ExitStatus, RescueError
 from pgrescue.pipeline import Silent
-from pgrescue.signals import shielded
+from pgrescue.signals import end_as_interrupted, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
-    from types import FrameType
 
     from pgrescue.drill.scenario import Drill
     from pgrescue.drilled import DrillReport
@@ -105,17 +104,13 @@ class _Running:
 
 def _in_process(drill: Drill, setting: Setting, observer_of: Callable[[str], Observer], sending: Connection) -> None:
     """Run one drill in a process of its own."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_as_interrupted()
     try:
         report = run_drill(drill, setting, observer_of(drill.name))
         with shielded():
             sending.send(report)
     except KeyboardInterrupt:
         sys.exit(ExitStatus.INTERRUPTED)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-    raise KeyboardInterrupt
 
 
 def _ended(receiving: Connection, one: _Running, setting: Setting) -> DrillReport:
